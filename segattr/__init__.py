@@ -1,0 +1,30 @@
+"""Fast, exact segment-level attribution of long reasoning traces, and the loss masks made from it.
+
+trace -> segments -> attribution [T] -> segment scores [S] -> training row [T] -> collated batch
+"""
+
+from segattr.attribution import Attribution, Method
+from segattr.collator import LossMaskCollator
+from segattr.encoding import encode
+from segattr.ig import FastIG
+from segattr.rows import training_row
+from segattr.scores import SegmentScorer, SegmentScores
+from segattr.segments import split_segments
+from segattr.trace import EncodedTrace, Trace, TraceTooLongError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Trace",
+    "split_segments",
+    "encode",
+    "EncodedTrace",
+    "TraceTooLongError",
+    "FastIG",
+    "Attribution",
+    "Method",
+    "SegmentScorer",
+    "SegmentScores",
+    "training_row",
+    "LossMaskCollator",
+]

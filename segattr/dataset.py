@@ -1,0 +1,231 @@
+"""JSONL in, JSONL out: errors that name the line, and files that survive a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from segattr.attribution import Attribution
+from segattr.rows import Row
+from segattr.scores import SegmentScores
+from segattr.trace import Trace
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that holds no trace, and why."""
+
+    line: int
+    error: str
+
+
+def read_traces(
+    path: str | Path, fields: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, Trace | BadLine]]:
+    """Read traces from a UTF-8 JSONL file, one JSON object a line; blank lines are passed over.
+
+    A trace without ``id`` is called by its line, ``"line 12"``. Bad lines come out as `BadLine`, in
+    their place, and the others are read all the same.
+
+    Args:
+        path: The file.
+        fields: Your names for the fields; see `Trace.from_record`.
+
+    Yields:
+        ``(line number from 1, Trace or BadLine)``.
+    """
+    first_line: dict[str, int] = {}
+    with open(path, "rb") as file:
+        for line, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                trace = _parse(raw, line, fields)
+                if (first := first_line.setdefault(str(trace.id), line)) != line:
+                    raise ValueError(
+                        f"id must be unique, got {trace.id!r} again after line {first}. Rename "
+                        "one of them."
+                    )
+            except ValueError as error:
+                yield line, BadLine(line, str(error))
+            else:
+                yield line, trace
+
+
+def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
+    try:
+        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        found = raw[error.start : error.start + 1].hex()
+        raise ValueError(
+            f"the file must be UTF-8, got byte 0x{found} at column {error.start + 1}. Convert it."
+        ) from None
+    try:
+        record = json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"the line must be JSON, got {error.msg} at column {error.colno}."
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"the line must be a JSON object, got {type(record).__name__}. Write one trace a line."
+        )
+    trace = Trace.from_record(record, fields)
+    return replace(trace, id=f"line {line}") if trace.id is None else trace
+
+
+def scored_record(
+    trace: Trace,
+    texts: Sequence[str],
+    attribution: Attribution,
+    scores: SegmentScores,
+    row: Row,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return everything about one scored trace as a JSON object.
+
+    The columns of the row stand at the top level, so the file can be given to a trainer as it is.
+    ``texts`` are the segments' tokens as text: exactly what carries loss if the segment is kept.
+    """
+    encoded = attribution.encoded
+    columns = zip(
+        texts,
+        encoded.segments,
+        scores.strength.tolist(),
+        scores.consistency.tolist(),
+        scores.effective_tokens.tolist(),
+        scores.important.tolist(),
+        scores.kept.tolist(),
+        strict=True,
+    )
+    return {
+        "id": trace.id,
+        "question": trace.question,
+        "answer": trace.answer,
+        "segments": [
+            {
+                "text": text,
+                "span": span,
+                "strength": strength,
+                "consistency": consistency,
+                "effective_tokens": effective,
+                "important": important,
+                "kept": kept,
+            }
+            for text, span, strength, consistency, effective, important, kept in columns
+        ],
+        "target_logprob": attribution.target_logprob,
+        "baseline_logprob": attribution.baseline_logprob,
+        "completeness_gap": attribution.completeness_gap,
+        "evaluations": attribution.evaluations,
+        "token_scores": [float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
+        "prompt": encoded.prompt,
+        "target": encoded.target,
+        **row,
+        "settings": dict(settings),
+        "metadata": dict(trace.metadata),
+    }
+
+
+class ScoredWriter:
+    """Appends scored traces to a JSONL file, each line whole or not at all.
+
+    Args:
+        path: The file; made if it does not exist.
+        settings: What this run uses; a file written with other settings is not continued.
+        resume: Continue an existing file. A last line that a crash cut short is removed.
+        overwrite: Replace an existing file.
+
+    Raises:
+        FileExistsError: If the file has content and neither ``resume`` nor ``overwrite`` is set.
+        ValueError: If it was written with other settings, or is not a file of scored traces.
+        OSError: If it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings))
+        self.done: set[str] = set()
+        has_content = self.path.exists() and self.path.stat().st_size > 0
+        if has_content and not (resume or overwrite):
+            raise FileExistsError(
+                f"{path} must be a new file, got one with content. Pass --resume to continue it, "
+                "--overwrite to replace it."
+            )
+        if has_content and not overwrite:
+            _drop_partial_line(self.path)
+            self.done = {str(record["id"]) for record in self._previous()}
+        self._file = open(self.path, "wb" if overwrite else "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+
+    def _previous(self) -> Iterator[dict[str, Any]]:
+        for record in read_scored(self.path):
+            for name, value in self.settings.items():
+                if record["settings"].get(name) != value:
+                    raise ValueError(
+                        f"{self.path} must have been written with the same settings, got "
+                        f"{name}={record['settings'].get(name)!r} instead of {value!r}. "
+                        "Use these settings, or another file."
+                    )
+            yield record
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; it is in the file when this returns."""
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        if self._file.write(line) != len(line):
+            raise OSError(f"{self.path} could not be written in full. Is the disk full?")
+
+    def __enter__(self) -> ScoredWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Read the records that `ScoredWriter` wrote.
+
+    Raises:
+        ValueError: If a line is not one of them; names the line.
+    """
+    with open(path, encoding="utf-8") as file:
+        for line, text in enumerate(file, start=1):
+            try:
+                record = json.loads(text.rstrip())
+                known = (
+                    isinstance(record, dict)
+                    and {"id", "segments", "settings", "input_ids"} <= record.keys()
+                )
+            except ValueError:  # not JSON, or not UTF-8
+                known = False
+            if not known:
+                raise ValueError(
+                    f"{path} must hold scored traces, got something else in line {line}. Check "
+                    "the path."
+                )
+            yield record
+
+
+def _drop_partial_line(path: Path) -> None:
+    with open(path, "rb+") as file:
+        content = file.read()
+        file.seek(content.rfind(b"\n") + 1)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())

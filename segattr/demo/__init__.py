@@ -1,0 +1,29 @@
+"""The bundled demo: a tiny model trained on synthetic traces whose important segments are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+ASSETS = Path(__file__).parent / "assets"
+TRACES = ASSETS / "traces.jsonl"
+
+
+def load_demo(folder: Path = ASSETS) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the bundled model (0.3 M parameters, float32) and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    return model, AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def load_records() -> list[dict[str, Any]]:
+    """Load the bundled traces: the fields of a trace, and ``kinds``, the true kind of every
+    segment."""
+    return [json.loads(line) for line in TRACES.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,1 @@
+"""Points on the path in, F and each token's share of the integral out."""

@@ -1,0 +1,158 @@
+"""The generic engine: any transformers causal LM, through its public interface and autograd.
+
+The model runs on ``inputs_embeds`` with frozen weights, without a cache and without an attention
+mask (a causal model needs none, and an explicit one takes slower paths, some of them broken). Only
+the rows that predict the answer get logits; rows after them cannot influence it and are cut off.
+Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``V`` vocabulary, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segattr import reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class AutogradEngine:
+    """F and its gradient at points of one trace's path.
+
+    Args:
+        model: A causal LM, whole or wrapped by peft.
+        inputs: Embeddings of the tokens, ``[T, D]``.
+        baseline: Their starting points, ``[T, D]``.
+        target_ids: The answer, int64 ``[A]``.
+        target_start: Position of its first token; the last row run is the one before its last
+            token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        inputs: Tensor,
+        baseline: Tensor,
+        target_ids: Tensor,
+        target_start: int,
+    ) -> None:
+        last = target_start + len(target_ids) - 1
+        self.model = model
+        self.inputs, self.baseline = inputs[:last], baseline[:last]
+        self.target_ids = target_ids
+        self.rows = torch.arange(target_start - 1, last)
+
+    def logprob(self, alphas: Tensor) -> Tensor:
+        """Return F at the path points: ``[K]``, float32 or better, on the embeddings' device."""
+        with torch.no_grad():
+            return self._target_logprob(reference.blend(self.inputs, self.baseline, alphas))
+
+    def accumulate(
+        self, alphas: Tensor, weights: Tensor, recompute: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return F at the path points, ``[K]``, and the tokens' weighted share of the integral,
+        ``[T]``.
+
+        One forward and one backward for all points and all answer tokens together.
+        """
+        points = reference.blend(self.inputs, self.baseline, alphas).requires_grad_()
+        with torch.enable_grad(), recomputed_layers(self.model) if recompute else ExitStack():
+            logprob = self._target_logprob(points)
+            (gradients,) = torch.autograd.grad(logprob.sum(), points)
+        return logprob.detach(), reference.path_dot(self.inputs, self.baseline, gradients, weights)
+
+    def _target_logprob(self, points: Tensor) -> Tensor:
+        output = self.model(
+            inputs_embeds=points, use_cache=False, logits_to_keep=self.rows.to(points.device)
+        )
+        logits = output.logits  # [K, A, V]
+        wide = logits.to(reference.compute_dtype(logits.dtype))
+        chosen = wide.gather(
+            -1, self.target_ids.to(logits.device).expand(len(points), -1)[..., None]
+        )[..., 0]
+        return (chosen - wide.logsumexp(-1)).sum(-1).to(points.device)  # [K]
+
+
+def require_causal_lm(model: nn.Module) -> None:
+    """Raise if the model is not a causal LM that takes embeddings and computes chosen logits
+    only."""
+    from transformers import PreTrainedModel
+
+    bare = unwrapped(model)
+    name = type(bare).__name__
+    if not isinstance(bare, PreTrainedModel):
+        raise TypeError(
+            f"model must be a transformers PreTrainedModel, got {name}. Load it with "
+            "AutoModelForCausalLM."
+        )
+    if bare.config.is_encoder_decoder:
+        raise ValueError(
+            f"model must be a causal LM, got the encoder-decoder {name}. Use a decoder-only model."
+        )
+    if not bare.can_generate():
+        raise ValueError(
+            f"model must be a causal LM with a language-modelling head, got {name}, which cannot "
+            "generate. "
+            "Load it with AutoModelForCausalLM; encoder-only models are not supported."
+        )
+    if "logits_to_keep" not in inspect.signature(bare.forward).parameters:
+        raise ValueError(
+            f"model must accept logits_to_keep in its forward, got {name}, which does not. "
+            "Update transformers, or the model's own code."
+        )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    get_base_model: Any = getattr(model, "get_base_model", None)
+    return model if get_base_model is None else get_base_model()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no weight gradients for the duration; everything is as before
+    afterwards."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Keep only the layers' inputs; their insides are computed again in the backward pass."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [
+        module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
+    ]
+    before = [
+        layer.__dict__.get("forward") for layer in layers
+    ]  # set by accelerate's hooks, for instance
+    try:
+        for layer in layers:
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward

@@ -1,0 +1,196 @@
+"""How many path points go through the model at once, and what happens when memory runs out.
+
+Bytes per token that a frozen decoder layer keeps for its backward pass, at ``b`` bytes a number:
+two norms in float32 (8 D), queries, keys, values and attention output (2 b (Q + KV)), gate, its
+activation and up (3 b F), and 12 bytes per head of statistics. tests/test_planner.py measures it.
+Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``D`` hidden size, ``Q`` and ``KV``
+query and key width, ``F`` MLP width, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+# More tokens at once do not make matrix products faster; they only take memory.
+CHUNK_TOKENS = {"cuda": 16384, "cpu": 2048}
+# Share of the free memory to plan with: the estimate leaves out what libraries take for themselves.
+USABLE = 0.8
+GIB = 2**30
+
+Evaluate = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``points`` path points at once, with or without recomputed layers."""
+
+    points: int
+    recompute: bool
+
+    def smaller(self) -> Plan | None:
+        """What to try after running out of memory: half the points, then recomputing, then None."""
+        if self.points > 1:
+            return replace(self, points=self.points // 2)
+        return None if self.recompute else replace(self, recompute=True)
+
+    def __str__(self) -> str:
+        return f"{self.points} at once" + (" with recomputed layers" if self.recompute else "")
+
+
+class Planner:
+    """Chooses chunks for one model, and learns when its estimate was too low.
+
+    Args:
+        model: The causal LM.
+        max_memory: Bytes it may use beyond what is in use now; ``None``: 80 % of what is free.
+    """
+
+    def __init__(self, model: nn.Module, max_memory: int | None = None) -> None:
+        if max_memory is not None and max_memory <= 0:
+            raise ValueError(
+                f"max_memory must be a positive number of bytes, got {max_memory}. None takes "
+                "what is free."
+            )
+        self.model = model
+        self.max_memory = max_memory
+        self.correction = 1.0
+
+    def plan(self, num_tokens: int, num_targets: int, num_points: int) -> Plan:
+        """Return the largest chunk expected to fit; recompute if not even one point is.
+
+        Args:
+            num_tokens: Tokens that go through the model, ``T``.
+            num_targets: Answer tokens, ``A``.
+            num_points: Path points in all, ``K``.
+        """
+        device = next(self.model.parameters()).device.type
+        most = max(1, min(num_points, CHUNK_TOKENS.get(device, CHUNK_TOKENS["cuda"]) // num_tokens))
+        budget = self.budget()
+        for recompute in (False, True):
+            estimate = self.bytes_per_point(num_tokens, num_targets, recompute)
+            points = int(budget // (self.correction * estimate))
+            if points >= 1:
+                return Plan(min(most, points), recompute)
+        return Plan(1, recompute=True)
+
+    def run(
+        self,
+        alphas: Tensor,
+        weights: Tensor,
+        evaluate: Evaluate,
+        *,
+        num_tokens: int,
+        num_targets: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate all path points in chunks.
+
+        Chunks that are done stay done when a later one runs out of memory.
+
+        Returns:
+            F at the path points, ``[K]``, and each token's share of the integral, ``[T]``.
+
+        Raises:
+            MemoryError: If one point with recomputed layers does not fit.
+        """
+        plan = self.plan(num_tokens, num_targets, len(alphas))
+        logprobs: list[Tensor] = []
+        total: Tensor | None = None
+        tried: list[Plan] = []
+        done = 0
+        while done < len(alphas):
+            chunk = slice(done, done + plan.points)
+            outcome = _unless_out_of_memory(evaluate, alphas[chunk], weights[chunk], plan.recompute)
+            if outcome is None:
+                tried.append(plan)
+                plan = self._after_failure(plan, tried, num_tokens, num_targets)
+                continue
+            logprob, share = outcome
+            logprobs.append(logprob)
+            total = share if total is None else total + share
+            done += len(logprob)
+        assert total is not None
+        return torch.cat(logprobs), total
+
+    def _after_failure(
+        self, plan: Plan, tried: list[Plan], num_tokens: int, num_targets: int
+    ) -> Plan:
+        self.correction *= 2  # the next trace starts where this one ended
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        smaller = plan.smaller()
+        if smaller is None:
+            available = self.budget()
+            estimate = self.correction * self.bytes_per_point(num_tokens, num_targets, True)
+            raise MemoryError(
+                f"{num_tokens} tokens must fit in memory, got out of memory with every plan tried "
+                f"({'; '.join(map(str, tried))}). About {max(estimate, available) / GIB:.2f} GiB "
+                f"beyond the weights would do, {available / GIB:.2f} GiB may be used. "
+                "Use a lower dtype, shard with device_map, or skip the trace."
+            )
+        return smaller
+
+    def budget(self) -> float:
+        """Bytes that may be used now."""
+        if self.max_memory is not None:
+            return float(self.max_memory)
+        devices = {parameter.device for parameter in self.model.parameters()}
+        return USABLE * min(_free_bytes(device) for device in devices) * len(devices)
+
+    def bytes_per_point(self, num_tokens: int, num_targets: int, recompute: bool) -> float:
+        """Estimated peak bytes of one path point's forward and backward pass."""
+        config = self.model.config.get_text_config()  # type: ignore[union-attr, operator]
+        size = next(self.model.parameters()).element_size()
+        hidden, layers = config.hidden_size, config.num_hidden_layers
+        layer = _layer_bytes(config, size, num_tokens)
+        kept = layers * (size * hidden if recompute else layer)
+        # The gradients inside one layer; the points and their gradients.
+        working = 2 * layer + 2 * size * hidden + 8 * hidden
+        logits = num_targets * config.vocab_size * (size + 12)
+        return float(num_tokens * (kept + working) + logits)
+
+
+def _layer_bytes(config: object, size: int, num_tokens: int) -> float:
+    """Bytes one frozen layer keeps per token."""
+
+    def get(name: str, default: int) -> int:
+        value = getattr(config, name, None)
+        return default if value is None else int(value)
+
+    hidden, heads = get("hidden_size", 0), get("num_attention_heads", 1)
+    head_dim = get("head_dim", hidden // heads)
+    queries, keys = heads * head_dim, get("num_key_value_heads", heads) * head_dim
+    experts = get("num_experts_per_tok", 0)
+    width = get("intermediate_size", get("n_inner", 4 * hidden))
+    if experts:
+        width = experts * get("moe_intermediate_size", width)
+        width += get("shared_expert_intermediate_size", 0)
+    attention = 2 * size * (queries + keys) + 12 * heads
+    if getattr(config, "_attn_implementation", None) == "eager":
+        attention += heads * num_tokens * (size + 4)  # the softmax, in float32 and cast
+    return 8 * hidden + attention + 3 * size * width
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(psutil.virtual_memory().available)
+
+
+def _unless_out_of_memory(
+    evaluate: Evaluate, alphas: Tensor, weights: Tensor, recompute: bool
+) -> tuple[Tensor, Tensor] | None:
+    """The chunk's result, or None if memory ran out; what the failed attempt held is released."""
+    try:
+        return evaluate(alphas, weights, recompute)
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what the CPU allocator says
+            raise
+        return None

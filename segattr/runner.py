@@ -1,0 +1,91 @@
+"""Score a data set in this process: traces in, one outcome each, results on disk as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from segattr.dataset import BadLine, ScoredWriter, scored_record
+from segattr.encoding import encode
+from segattr.ig import FastIG
+from segattr.rows import training_row
+from segattr.scores import SegmentScorer
+from segattr.trace import Trace, TraceTooLongError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one line of the input."""
+
+    line: int
+    kind: str  # "scored", "done before", or with an error "too long" or "failed"
+    record: Record | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+def score_trace(
+    ig: FastIG, scorer: SegmentScorer, trace: Trace, encoding: Mapping[str, Any], settings: Record
+) -> Record:
+    """Encode, attribute and score one trace; return its record (see `scored_record`).
+
+    Args:
+        ig: The attribution method, with its tokenizer.
+        scorer: The segment scorer.
+        trace: The trace.
+        encoding: Keyword arguments of `encode`.
+        settings: Written into the record as they are.
+    """
+    if ig.tokenizer is None:
+        raise ValueError(
+            "FastIG must have its tokenizer to score traces given as text, got None. Pass "
+            "tokenizer=."
+        )
+    encoded = encode(trace, ig.tokenizer, **encoding)
+    attribution = ig.attribute(encoded)
+    scores = scorer.score(attribution)
+    texts = [
+        str(ig.tokenizer.decode(encoded.input_ids[start:stop])) for start, stop in encoded.segments
+    ]
+    return scored_record(trace, texts, attribution, scores, training_row(encoded, scores), settings)
+
+
+def score_dataset(
+    traces: Iterable[tuple[int, Trace | BadLine]],
+    ig: FastIG,
+    scorer: SegmentScorer,
+    writer: ScoredWriter,
+    *,
+    encoding: Mapping[str, Any] | None = None,
+) -> Iterator[Outcome]:
+    """Score traces one after another and write each record as soon as it is there.
+
+    One bad trace does not stop the others: what the caller of `score_trace` would see as a
+        ValueError,
+    FloatingPointError or MemoryError becomes an outcome.
+
+    Yields:
+        One `Outcome` a line, in order; traces the writer's file already holds are passed over as
+        ``"done before"``.
+    """
+    for line, trace in traces:
+        if isinstance(trace, BadLine):
+            yield Outcome(line, "failed", error=trace.error)
+            continue
+        if trace.id in writer.done:
+            yield Outcome(line, "done before")
+            continue
+        began = time.perf_counter()
+        try:
+            record = score_trace(ig, scorer, trace, encoding or {}, writer.settings)
+        except TraceTooLongError as error:
+            yield Outcome(line, "too long", error=str(error))
+        except (ValueError, FloatingPointError, MemoryError) as error:
+            yield Outcome(line, "failed", error=str(error))
+        else:
+            writer.write(record)
+            yield Outcome(line, "scored", record, seconds=time.perf_counter() - began)

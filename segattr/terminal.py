@@ -1,0 +1,73 @@
+"""A scored trace in the terminal: kept segments bright, dropped ones dim, each under its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+BAR = 20
+
+
+def print_trace(record: Mapping[str, Any], console: Console) -> None:
+    """Print one record of a scored file.
+
+    A mark stands before every segment, so kept and dropped can be told apart without colours too.
+    """
+    console.print(Rule(f"trace {record['id']}", align="left"))
+    console.print(Text(f"question  {_question(record['question'])}"))
+    console.print(Text(f"answer    {record['answer']}"))
+    console.print(Text(_facts(record)))
+    strongest = max(segment["strength"] for segment in record["segments"])
+    for number, segment in enumerate(record["segments"], start=1):
+        console.print()
+        console.print(_heading(number, segment, strongest))
+        console.print(Text(segment["text"].strip("\n"), style="bold" if segment["kept"] else "dim"))
+    console.print()
+    console.print(Text(_summary(record)))
+
+
+def _heading(number: int, segment: Mapping[str, Any], strongest: float) -> Text:
+    filled = round(BAR * segment["strength"] / strongest)
+    verdict = "kept" if segment["kept"] else "dropped"
+    if segment["kept"] and not segment["important"]:
+        verdict = "kept as an end"
+    mark, style = ("+", "green") if segment["kept"] else ("-", "red dim")
+    kind = f"  [{segment['kind']}]" if "kind" in segment else ""
+    text = (
+        f"{mark} {number:>3}  {'█' * filled}{'░' * (BAR - filled)}  strength "
+        f"{segment['strength']:6.1%}"
+        f"  consistency {segment['consistency']:.2f}  {verdict}{kind}"
+    )
+    return Text(text, style=style)
+
+
+def _facts(record: Mapping[str, Any]) -> str:
+    settings = record["settings"]
+    return (
+        f"log p(answer) {record['baseline_logprob']:.2f} at the {settings['baseline']} baseline, "
+        f"{record['target_logprob']:.2f} with the trace; "
+        f"{record['evaluations']} points of {settings['rule']}, completeness gap "
+        f"{record['completeness_gap']:.1%}"
+    )
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    segments = record["segments"]
+    kept = [segment for segment in segments if segment["kept"]]
+    tokens = sum(stop - start for start, stop in (segment["span"] for segment in segments))
+    kept_tokens = sum(stop - start for start, stop in (segment["span"] for segment in kept))
+    return (
+        f"{len(kept)} of {len(segments)} segments kept, {kept_tokens} of {tokens} reasoning tokens "
+        f"({kept_tokens / tokens:.0%}); tau {record['settings']['tau']}, beta "
+        f"{record['settings']['beta']}"
+    )
+
+
+def _question(question: str | list[Mapping[str, str]]) -> str:
+    if isinstance(question, str):
+        return question
+    return "\n".join(f"{message['role']}: {message['content']}" for message in question)

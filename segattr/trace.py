@@ -1,0 +1,242 @@
+"""A reasoning trace as text (Trace) and as token ids with half-open spans (EncodedTrace).
+
+    [ prompt | segment_1 ... segment_S | stub | answer | closing ]      T tokens, answer = the
+    target
+                                         ^ attributed text ends         response_ids: what follows
+                                         it in training
+
+Axes: ``T`` tokens, ``S`` segments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "question": ("question", "problem", "prompt", "instruction"),
+    "reasoning": ("reasoning", "solution", "reasoning_content", "thinking"),
+    "answer": ("answer", "final_answer", "expected_answer"),
+    "response": ("response",),
+    "id": ("id", "uuid"),
+    "segments": ("segments",),
+}
+Span = tuple[int, int]
+
+
+class TraceTooLongError(ValueError):
+    """A trace has more tokens than the model, or the user, allows."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A question, the reasoning about it, and the correct final answer.
+
+    Args:
+        question: A string, or chat messages (dicts with ``role`` and ``content``) that end before
+            the reasoning.
+        reasoning: The text between the generation prompt and ``</think>``, verbatim.
+        answer: The correct final answer, as it would stand inside ``\\boxed{}``.
+        response: What follows ``</think>`` in the training text. ``None``: the reasoning is the
+            whole turn, and no ``</think>`` is trained.
+        id: A name to find the trace by.
+        segments: Strings that join to ``reasoning``; ``None`` lets `encode` cut at keywords.
+        metadata: Anything else; kept, never read.
+
+    Raises:
+        ValueError: If question, reasoning or answer is empty, or the segments do not join to the
+            reasoning.
+    """
+
+    question: str | Sequence[Mapping[str, str]]
+    reasoning: str
+    answer: str
+    response: str | None = None
+    id: str | None = None
+    segments: Sequence[str] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("question", "reasoning", "answer"):
+            value = getattr(self, name)
+            if not (value.strip() if isinstance(value, str) else value):
+                raise ValueError(
+                    f"{name} must not be empty, got {value!r}. Drop this trace, or fill it in."
+                )
+        if self.segments is not None and "".join(self.segments) != self.reasoning:
+            joined = "".join(self.segments)
+            at = next(
+                (i for i, (a, b) in enumerate(zip(joined, self.reasoning, strict=False)) if a != b),
+                None,
+            )
+            at = min(len(joined), len(self.reasoning)) if at is None else at
+            raise ValueError(
+                f"segments must join to the reasoning, got a difference at character {at}: "
+                f"{joined[at : at + 20]!r} instead of {self.reasoning[at : at + 20]!r}. "
+                "Cut the reasoning without changing it, blank lines included."
+            )
+
+    @classmethod
+    def from_record(
+        cls, record: Mapping[str, Any], fields: Mapping[str, str] | None = None
+    ) -> Trace:
+        """Read a trace from a JSON object.
+
+        The first key of `FIELDS` that the record has is taken, so LIMO's ``question, solution,
+        answer`` work as they are. Chat data may have ``messages`` (or ``conversations`` with
+        ``from``/``value``) instead of question and reasoning: the last assistant turn is cut at
+        ``</think>``, or has ``reasoning_content``. A numeric answer becomes its text. What is not
+        used goes to ``metadata``.
+
+        Args:
+            record: One JSON object.
+            fields: Your own name for a field, such as ``{"reasoning": "cot"}``; the others keep
+                their defaults.
+
+        Raises:
+            ValueError: If a field is missing, empty or not text.
+        """
+        record = {**record, **_from_chat(record)}
+        found = {name: _find(record, (fields or {}).get(name), name) for name in FIELDS}
+        values = {name: record[key] for name, key in found.items() if key is not None}
+        for name in ("question", "reasoning", "answer"):
+            if values.get(name) is None:
+                tried = (fields or {}).get(name) or ", ".join(FIELDS[name])
+                raise ValueError(
+                    f"{name} must be given, got a record with the fields "
+                    f"{', '.join(map(str, record)) or 'none'}. "
+                    f"Looked for: {tried}. Name your own with fields={{{name!r}: ...}}."
+                )
+        if isinstance(values["answer"], (int, float)) and not isinstance(values["answer"], bool):
+            values["answer"] = str(values["answer"])
+        for name in ("reasoning", "answer", "response"):
+            if not isinstance(values.get(name) or "", str):
+                raise ValueError(
+                    f"{name} must be text, got {type(values[name]).__name__}. Convert it to a "
+                    "string."
+                )
+        if values.get("id") is not None:
+            values["id"] = str(values["id"])
+        used = set(found.values()) | {"messages", "conversations"}
+        return cls(
+            **values, metadata={key: value for key, value in record.items() if key not in used}
+        )
+
+
+@dataclass(frozen=True)
+class EncodedTrace:
+    """Token ids with half-open token spans ``(start, stop)``, absolute in the sequence.
+
+    May be built by hand; then no tokenizer is needed anywhere after it.
+
+    Args:
+        input_ids: int64 ``[T]``: prompt, reasoning, stub, answer, closing.
+        prompt: Tokens before the reasoning; starts at 0.
+        segments: ``S`` spans, contiguous, covering the reasoning; a span may be empty.
+        target: Exactly the answer's tokens.
+        response_ids: int64 ``[R]``, the tokens that follow the reasoning in the training text
+            (``</think>``, response, end of turn). Empty when built by hand.
+        id: The trace's id.
+
+    Raises:
+        ValueError: If a span leaves the sequence, the segments are not contiguous, or the target is
+            empty.
+    """
+
+    input_ids: Tensor
+    prompt: Span
+    segments: Sequence[Span]
+    target: Span
+    response_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_ids", "response_ids"):
+            ids = torch.as_tensor(getattr(self, name), dtype=torch.int64).cpu()
+            if ids.ndim != 1:
+                raise ValueError(
+                    f"{name} must be one sequence [T], got shape {list(ids.shape)}. Pass one trace."
+                )
+            object.__setattr__(self, name, ids)
+        for name in ("prompt", "target"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "segments", [tuple(span) for span in self.segments])
+        self._check_spans()
+
+    def _check_spans(self) -> None:
+        at = self.prompt[1]
+        if self.prompt[0] != 0 or not self.segments:
+            raise ValueError(
+                f"prompt must start at 0 and segments must not be empty, got prompt={self.prompt} "
+                "and "
+                f"{len(self.segments)} segments. A reasoning without cuts is one segment."
+            )
+        for index, (start, stop) in enumerate(self.segments):
+            if start != at or stop < start:
+                raise ValueError(
+                    f"segments must be contiguous from the end of the prompt, got {(start, stop)} "
+                    f"for segment {index} "
+                    f"where {at} should start. Spans are half-open token ranges (start, stop)."
+                )
+            at = stop
+        start, stop = self.target
+        if not max(at, 1) <= start < stop <= len(self.input_ids):
+            raise ValueError(
+                f"target must hold at least one token between the reasoning's end {at} and "
+                f"T={len(self.input_ids)}, "
+                f"got {self.target}. Something must stand before it to predict it."
+            )
+
+    @property
+    def reasoning(self) -> Span:
+        """Token span of all segments together."""
+        return (self.prompt[1], self.segments[-1][1])
+
+
+def check_length(encoded: EncodedTrace, limit: int | None, what: str) -> None:
+    """Raise `TraceTooLongError` if the attributed sequence has more than ``limit`` tokens."""
+    length = len(encoded.input_ids)
+    if limit is not None and length > limit:
+        name = "trace" if encoded.id is None else f"trace {encoded.id!r}"
+        raise TraceTooLongError(
+            f"{name} must fit {what} = {limit} tokens, got {length}, {length - limit} too many. "
+            "Skip it (nothing is cut off silently), or use a model with a longer context."
+        )
+
+
+def _find(record: Mapping[str, Any], given: str | None, name: str) -> str | None:
+    keys = (given,) if given else FIELDS[name]
+    return next((key for key in keys if record.get(key) is not None), None)
+
+
+def _from_chat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Question, reasoning and response of chat data; nothing for other records."""
+    turns = record.get("messages") or record.get("conversations")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return {}
+    roles = {"human": "user", "gpt": "assistant"}
+    messages = [
+        {
+            **turn,
+            "role": roles.get(role := turn.get("role", turn.get("from")), role),
+            "content": turn.get("content", turn.get("value")),
+        }
+        for turn in turns
+    ]
+    if not messages or messages[-1]["role"] != "assistant":
+        return {}
+    question = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]
+    if messages[-1].get("reasoning_content"):
+        return {
+            "question": question,
+            "reasoning": messages[-1]["reasoning_content"],
+            "response": messages[-1]["content"],
+        }
+    reasoning, closed, response = str(messages[-1]["content"]).partition("</think>")
+    reasoning = re.sub(r"^\s*<think>\n?", "", reasoning)
+    return {"question": question, "reasoning": reasoning, "response": response if closed else None}

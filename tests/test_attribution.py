@@ -1,0 +1,54 @@
+"""Saving and loading."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import make_model, make_trace
+from safetensors.torch import save_file
+
+from segattr import Attribution, EncodedTrace, FastIG
+
+
+def test_a_saved_attribution_comes_back_whole(tmp_path):
+    encoded = dataclasses.replace(make_trace(), response_ids=torch.tensor([3, 4]), id="x")
+    attribution = FastIG(make_model("qwen2"), steps=2).attribute(encoded)
+    attribution.save(tmp_path / "one.safetensors")
+    loaded = Attribution.load(tmp_path / "one.safetensors")
+    assert torch.equal(loaded.token_scores, attribution.token_scores)
+    assert loaded.segment_error is None
+    for field in dataclasses.fields(EncodedTrace):
+        before, after = getattr(encoded, field.name), getattr(loaded.encoded, field.name)
+        assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+    for name in (
+        "target_logprob",
+        "baseline_logprob",
+        "evaluations",
+        "method",
+        "settings",
+        "completeness_gap",
+    ):
+        assert getattr(loaded, name) == getattr(attribution, name)
+
+
+def test_segment_errors_are_saved(tmp_path):
+    attribution = Attribution(
+        torch.ones(37), make_trace(), -1.0, None, 1, segment_error=torch.rand(4)
+    )
+    attribution.save(tmp_path / "one.safetensors")
+    loaded = Attribution.load(tmp_path / "one.safetensors")
+    assert torch.equal(loaded.segment_error, attribution.segment_error)
+    assert loaded.completeness_gap is None
+
+
+def test_other_files_are_refused(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="must hold an attribution, got another safetensors file"):
+        Attribution.load(tmp_path / "other.safetensors")
+
+
+def test_the_gap_is_relative_to_the_change():
+    attribution = Attribution(torch.tensor([3.0, 5.0]), make_trace(), -2.0, -12.0, 1)
+    assert attribution.completeness_gap == pytest.approx(0.2)

@@ -1,0 +1,198 @@
+"""The command as a user runs it: exit codes, files, messages."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from segattr.cli import main
+from segattr.dataset import read_scored
+from segattr.demo import ASSETS, TRACES
+
+PLACES = {"--model": str(ASSETS / "model"), "--tokenizer": str(ASSETS / "tokenizer")}
+MODEL = [*(part for option in PLACES.items() for part in option), "--steps", "2"]
+
+
+@pytest.fixture
+def traces(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(TRACES.read_text().splitlines(keepends=True)[:3]))
+    return path
+
+
+def test_score_then_show(traces, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert (
+        main(["score", str(traces), *MODEL, "--out", str(out), "--tau", "0.5", "--beta", "1"]) == 0
+    )
+    summary = capsys.readouterr().err
+    assert "3 scored" in summary
+    assert "traces/min" in summary
+    records = list(read_scored(out))
+    assert [record["id"] for record in records] == ["easy-01", "easy-02", "easy-03"]
+    for record in records:
+        columns = ("input_ids", "labels", "attention_mask", "assistant_masks", "loss_weights")
+        assert len({len(record[name]) for name in columns}) == 1
+        assert sum(segment["strength"] for segment in record["segments"]) == pytest.approx(1)
+        assert (record["evaluations"], record["settings"]["tau"], record["settings"]["rule"]) == (
+            2,
+            0.5,
+            "midpoint",
+        )
+
+    assert main(["show", str(out), "--id", "easy-02"]) == 0
+    shown = capsys.readouterr().out
+    assert "trace easy-02" in shown
+    for number, segment in enumerate(records[1]["segments"], start=1):
+        assert segment["text"].strip("\n") in shown
+        mark = "+" if segment["kept"] else "-"
+        assert f"{mark} {number:>3}  " in shown
+        assert (
+            f"strength {segment['strength']:6.1%}  consistency {segment['consistency']:.2f}"
+            in shown
+        )
+
+
+def test_the_scored_file_is_a_training_set(traces, tmp_path):
+    from segattr import LossMaskCollator
+
+    out = tmp_path / "out.jsonl"
+    main(["score", str(traces), *MODEL, "--out", str(out)])
+    batch = LossMaskCollator(0)(list(read_scored(out)))
+    assert batch["labels"].shape[0] == 3
+
+
+def test_bad_lines_are_reported_and_the_others_scored(traces, tmp_path, capsys):
+    good = traces.read_text().splitlines()
+    traces.write_text("\n".join([good[0], '{"id": "broken', good[1], '{"question": "q"}', good[0]]))
+    out = tmp_path / "out.jsonl"
+    assert main(["score", str(traces), *MODEL, "--out", str(out)]) == 1
+    errors = capsys.readouterr().err
+    assert "traces.jsonl:2: the line must be JSON" in errors
+    assert "traces.jsonl:4: reasoning must be given" in errors
+    assert "traces.jsonl:5: id must be unique" in errors
+    assert "2 scored, 3 failed" in errors
+    assert len(list(read_scored(out))) == 2
+
+
+@pytest.mark.parametrize(("policy", "code"), [("error", 1), ("skip", 0)])
+def test_traces_that_are_too_long(traces, tmp_path, capsys, policy, code):
+    arguments = ["score", str(traces), *MODEL, "--out", str(tmp_path / "out.jsonl")]
+    assert main([*arguments, "--max-length", "100", "--too-long", policy]) == code
+    errors = capsys.readouterr().err
+    assert "must fit max_length = 100 tokens, got" in errors
+    assert ("skipped: " in errors) == (policy == "skip")
+
+
+def test_resume_scores_the_rest(traces, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    arguments = ["score", str(traces), *MODEL, "--out", str(out)]
+    main(arguments)
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    assert main(arguments) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 0
+    assert "done before" in capsys.readouterr().err
+    assert out.read_bytes() == whole
+    assert main([*arguments, "--resume", "--tau", "0.9"]) == 2
+    assert "tau=0.7 instead of 0.9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"traces": "missing.jsonl"}, "TRACES must be a file"),
+        ({"--out": "no/such/folder/out.jsonl"}, "No such file or directory"),
+        ({"--model": "no-such-model"}, "--model no-such-model could not be used"),
+        ({"--tau": "2"}, "tau must be in"),
+        ({"--steps": "0"}, "needs at least 1 points"),
+        ({"--baseline": "nonsense"}, "baseline must be one of"),
+        ({"--keywords": "nonsense"}, "--keywords must be paper or retro-search or a file"),
+    ],
+)
+def test_what_cannot_be_done_exits_with_2(traces, tmp_path, capsys, change, message):
+    options = {**PLACES, "--out": str(tmp_path / "out.jsonl"), **change}
+    path = tmp_path / options.pop("traces", traces)
+    arguments = ["score", str(path), *(part for option in options.items() for part in option)]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
+    import shutil
+
+    import torch
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(ASSETS / "model", folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(demo[0].state_dict(), folder / "pytorch_model.bin")
+    out = tmp_path / "out.jsonl"
+    arguments = ["score", str(traces), *MODEL, "--model", str(folder), "--out", str(out)]
+    assert main(arguments) == 2
+    assert "could not be used" in capsys.readouterr().err
+    assert main([*arguments, "--unsafe-weights"]) == 0
+
+
+def test_own_keywords_and_fields(traces, tmp_path):
+    record = json.loads(traces.read_text().splitlines()[0])
+    record["cot"] = record.pop("reasoning")
+    traces.write_text(json.dumps(record))
+    keywords = tmp_path / "keywords.txt"
+    keywords.write_text("\\n\\nWait\n")
+    out = tmp_path / "out.jsonl"
+    arguments = ["--keywords", str(keywords), "--field", "reasoning=cot"]
+    assert main(["score", str(traces), *MODEL, "--out", str(out), *arguments]) == 0
+    (scored,) = read_scored(out)
+    assert len(scored["segments"]) == record["cot"].count("\n\nWait") + 1
+
+
+def test_show_refuses_what_it_cannot_show(tmp_path, capsys, traces):
+    assert main(["show", str(tmp_path / "missing.jsonl")]) == 2
+    assert main(["show", str(traces)]) == 2
+    assert "must hold scored traces, got something else in line 1" in capsys.readouterr().err
+    out = tmp_path / "out.jsonl"
+    main(["score", str(traces), *MODEL, "--out", str(out)])
+    capsys.readouterr()
+    assert main(["show", str(out), "--id", "nonsense"]) == 2
+    assert "(easy-01, easy-02, easy-03), got 'nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["score"], ["show"], ["demo"]])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    assert "usage: segattr" in capsys.readouterr().out
+
+
+def test_no_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([])
+    assert exit_.value.code == 2
+
+
+def test_interrupt_leaves_a_readable_file(tmp_path):
+    """A real process, a real SIGINT in the middle."""
+    traces, out = tmp_path / "traces.jsonl", tmp_path / "out.jsonl"
+    records = [json.loads(line) for line in TRACES.read_text().splitlines()]
+    many = [{**record, "id": f"{record['id']}-{i}"} for i in range(20) for record in records]
+    traces.write_text("".join(json.dumps(record) + "\n" for record in many))
+    command = [sys.executable, "-m", "segattr.cli", "score", str(traces), *MODEL, "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < deadline, "nothing was written in time"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    scored = list(read_scored(out))
+    assert 2 <= len(scored) < len(many)
+    assert f"holds {len(scored)} more traces. Continue with --resume" in errors

@@ -1,0 +1,106 @@
+"""Reading traces line by line, and files that survive crashes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segattr import Trace
+from segattr.dataset import BadLine, ScoredWriter, read_scored, read_traces
+
+GOOD = {"id": "a", "question": "q", "reasoning": "r", "answer": "1"}
+RECORD = {"id": "a", "segments": [], "settings": {"tau": 0.7}, "input_ids": []}
+
+
+def write(path, *lines: bytes | dict):
+    path.write_bytes(
+        b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    )
+    return path
+
+
+def test_bad_lines_are_named_and_the_others_read(tmp_path):
+    path = write(
+        tmp_path / "traces.jsonl",
+        GOOD,
+        b'{"id": "b", "question": ',
+        b"",
+        {**GOOD, "id": "c", "answer": ""},
+        {"id": "d", "question": "q", "answer": "1"},
+        b'{"id": "e", "question": "caf\xe9"}',
+        b"[1, 2]",
+        {**GOOD, "reasoning": "another"},
+        {**GOOD, "id": None},
+    )
+    found = dict(read_traces(path))
+    assert [line for line, item in found.items() if isinstance(item, Trace)] == [1, 9]
+    assert found[9].id == "line 9"
+    errors = {line: item.error for line, item in found.items() if isinstance(item, BadLine)}
+    assert errors.keys() == {2, 4, 5, 6, 7, 8}
+    assert "must be JSON, got Expecting value at column 24" in errors[2]
+    assert "answer must not be empty" in errors[4]
+    assert "reasoning must be given" in errors[5]
+    assert "must be UTF-8, got byte 0xe9 at column 29" in errors[6]
+    assert "must be a JSON object, got list" in errors[7]
+    assert "id must be unique, got 'a' again after line 1" in errors[8]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert [trace.id for _, trace in read_traces(path)] == ["a"]
+
+
+def test_written_records_come_back(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with ScoredWriter(path, {"tau": 0.7}) as writer:
+        writer.write({**RECORD, "text": "naïve 😀"})
+        assert [record["text"] for record in read_scored(path)] == [
+            "naïve 😀"
+        ]  # before it is closed
+
+
+def test_an_existing_file_is_not_touched_unasked(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with ScoredWriter(path, {"tau": 0.7}) as writer:
+        writer.write(RECORD)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="--resume to continue it, --overwrite to replace it"):
+        ScoredWriter(path, {"tau": 0.7})
+    assert path.read_bytes() == before
+    with ScoredWriter(path, {"tau": 0.7}, overwrite=True):
+        assert path.read_bytes() == b""
+
+
+def test_resuming_knows_what_is_done_and_drops_half_a_line(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text(json.dumps(RECORD) + "\n" + json.dumps({**RECORD, "id": "b"})[:-9])
+    with ScoredWriter(path, {"tau": 0.7}, resume=True) as writer:
+        assert writer.done == {"a"}
+        writer.write({**RECORD, "id": "c"})
+    assert [record["id"] for record in read_scored(path)] == ["a", "c"]
+
+
+def test_a_file_with_other_settings_is_not_continued(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text(json.dumps(RECORD) + "\n")
+    with pytest.raises(ValueError, match=r"got tau=0.7 instead of 0.9"):
+        ScoredWriter(path, {"tau": 0.9}, resume=True)
+
+
+def test_other_files_are_not_continued_or_cut(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    path.write_text('{"hello": 1}\n')
+    with pytest.raises(ValueError, match="must hold scored traces, got something else in line 1"):
+        ScoredWriter(path, {}, resume=True)
+    assert path.read_text() == '{"hello": 1}\n'
+
+
+def test_nan_is_never_written(tmp_path):
+    with (
+        ScoredWriter(tmp_path / "out.jsonl", {}) as writer,
+        pytest.raises(ValueError, match="not JSON compliant"),
+    ):
+        writer.write({**RECORD, "score": float("nan")})
+    assert (tmp_path / "out.jsonl").read_bytes() == b""

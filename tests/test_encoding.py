@@ -1,0 +1,224 @@
+"""One tokenisation, one owner for every token, exactly the answer as target."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from segattr import Trace, TraceTooLongError, encode, split_segments
+from segattr.encoding import INSTRUCTION
+
+QUESTION, REASONING = "Given: a is 3. Find a?", "I need a.\n\nWait, a is 3; a = 3.\n\nHowever, hmm."
+
+
+def text_of(tokenizer, ids, span=None):
+    return tokenizer.decode(ids if span is None else ids[span[0] : span[1]])
+
+
+def test_layout(demo):
+    tokenizer = demo[1]
+    encoded = encode(Trace(QUESTION, REASONING, "a = 3", "\n\nIt is 3.", id="x"), tokenizer)
+    ids = encoded.input_ids
+    assert ids.dtype == torch.int64
+    prompt, stub = (
+        f"<user>{QUESTION}<assistant><think>\n",
+        "</think> So, the final answer is \\boxed",
+    )
+    assert text_of(tokenizer, ids) == f"{prompt}{REASONING}{stub}{{a = 3}}"
+    assert text_of(tokenizer, ids, encoded.prompt) == prompt
+    assert text_of(tokenizer, ids, encoded.reasoning) == REASONING
+    assert text_of(tokenizer, ids, encoded.target) == "a = 3"
+    assert text_of(tokenizer, encoded.response_ids) == "</think>\n\nIt is 3.<eos>"
+    assert encoded.id == "x"
+
+
+def test_prompt_and_reasoning_are_tokenised_together(demo):
+    tokenizer = demo[1]
+    encoded = encode(Trace(QUESTION, REASONING, "a = 3"), tokenizer)
+    together = tokenizer(f"<user>{QUESTION}<assistant><think>\n{REASONING}")["input_ids"]
+    assert encoded.input_ids[: encoded.reasoning[1]].tolist() == together
+
+
+def test_a_blank_line_inside_a_token_stays_with_the_sentence_it_ends(demo):
+    tokenizer = demo[1]
+    encoded = encode(Trace(QUESTION, REASONING, "a = 3"), tokenizer)
+    assert [text_of(tokenizer, encoded.input_ids, span) for span in encoded.segments] == [
+        "I need a.\n\n",
+        "Wait, a is 3; a = 3.\n\n",
+        "However, hmm.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer", ["-3", "\\frac{1}{2}", "x", "(1, 2)", "x+1", "{", "é", "x = 3, y = {2}"]
+)
+def test_the_target_is_exactly_the_answer(demo, answer):
+    encoded = encode(Trace(QUESTION, REASONING, answer), demo[1])
+    assert text_of(demo[1], encoded.input_ids, encoded.target) == answer
+
+
+def test_given_segments_are_used_as_they_are(demo):
+    trace = Trace(QUESTION, REASONING, "3", segments=[REASONING[:4], "", REASONING[4:]])
+    spans = encode(trace, demo[1]).segments
+    assert len(spans) == 3
+    assert spans[1][0] == spans[1][1]
+
+
+def test_keywords_are_passed_on(demo):
+    assert len(encode(Trace(QUESTION, REASONING, "3"), demo[1], keywords=[" is"]).segments) == 2
+
+
+def test_no_response_trains_the_end_of_the_turn_only(demo):
+    assert (
+        text_of(demo[1], encode(Trace(QUESTION, REASONING, "3"), demo[1]).response_ids) == "<eos>"
+    )
+    assert (
+        text_of(demo[1], encode(Trace(QUESTION, REASONING, "3", ""), demo[1]).response_ids)
+        == "</think><eos>"
+    )
+
+
+def test_settings_of_the_text(demo):
+    tokenizer = demo[1]
+    encoded = encode(
+        Trace("Q", "R", "3"),
+        tokenizer,
+        stub=" stub ",
+        closing="!",
+        opening="O\n",
+        instruction=INSTRUCTION,
+    )
+    whole = text_of(tokenizer, encoded.input_ids)
+    assert whole == f"<user>Q{INSTRUCTION}<assistant><think>\nO\nR stub 3!"
+    assert text_of(tokenizer, encoded.input_ids, encoded.reasoning) == "R"
+
+
+def test_chat_messages_as_question(demo):
+    messages = [
+        {"role": "user", "content": "A"},
+        {"role": "assistant", "content": "B"},
+        {"role": "user", "content": "C"},
+    ]
+    encoded = encode(Trace(messages, "R", "3"), demo[1], instruction="!")
+    assert (
+        text_of(demo[1], encoded.input_ids, encoded.prompt)
+        == "<user>A<assistant>B<eos><user>C!<assistant><think>\n"
+    )
+    assert messages[-1]["content"] == "C"
+
+
+def test_a_tokenizer_without_chat_template_needs_a_prompt_template(demo):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=demo[1].backend_tokenizer, eos_token="<eos>"
+    )
+    with pytest.raises(ValueError, match="must have a chat template"):
+        encode(Trace("Q", "R", "3"), tokenizer)
+    encoded = encode(Trace("Q {x}", "R", "3"), tokenizer, prompt_template="{question}\n")
+    assert text_of(tokenizer, encoded.input_ids, encoded.prompt) == "Q {x}\n"
+    assert text_of(tokenizer, encoded.response_ids) == "<eos>"
+    with pytest.raises(ValueError, match="one string, got chat messages"):
+        encode(
+            Trace([{"role": "user", "content": "Q"}], "R", "3"),
+            tokenizer,
+            prompt_template="{question}",
+        )
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "kept"),
+    [
+        ("Some work.\n\n**Final Answer**\n\\boxed{3}", "Some work.\n\n"),
+        ("Some work. So it is \\boxed{3}.", "Some work."),
+        (
+            "Some work.\nIt is \\boxed{3}.\nCheck: \\boxed{3} is fine.",
+            "Some work.\nIt is \\boxed{3}.\n",
+        ),
+        ("No statement of it.", "No statement of it."),
+    ],
+)
+def test_strip_final_answer_moves_it_to_the_trained_text(demo, reasoning, kept):
+    tokenizer = demo[1]
+    trace = Trace(QUESTION, reasoning, "3", "")
+    stripped, whole = encode(trace, tokenizer, strip_final_answer=True), encode(trace, tokenizer)
+    assert text_of(tokenizer, stripped.input_ids, stripped.reasoning) == kept
+    trained = [
+        torch.cat([e.input_ids[: e.reasoning[1]], e.response_ids]).tolist()
+        for e in (stripped, whole)
+    ]
+    assert trained[0] == trained[1]
+
+
+def test_nothing_left_after_stripping(demo):
+    with pytest.raises(ValueError, match="only states its answer"):
+        encode(Trace(QUESTION, "\\boxed{3}", "3"), demo[1], strip_final_answer=True)
+
+
+def test_a_second_think_tag_is_refused(demo):
+    with pytest.raises(ValueError, match="must start after <think>"):
+        encode(Trace(QUESTION, "<think>\nhmm", "3"), demo[1])
+
+
+def test_too_long_says_by_how_much(demo):
+    trace = Trace(QUESTION, REASONING, "3", id="x")
+    length = len(encode(trace, demo[1]).input_ids)
+    encode(trace, demo[1], max_length=length)
+    with pytest.raises(
+        TraceTooLongError,
+        match=f"'x' must fit max_length = {length - 2} tokens, got {length}, 2 too many",
+    ):
+        encode(trace, demo[1], max_length=length - 2)
+
+
+def test_slow_tokenizers_are_refused():
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ValueError, match="must be a fast one with character offsets, got Slow"):
+        encode(Trace("Q", "R", "3"), Slow())
+
+
+def test_an_answer_without_tokens_is_refused():
+    words = Tokenizer(models.WordLevel({"Q": 0, "R": 1, "<unk>": 2}, unk_token=None))
+    words.pre_tokenizer = pre_tokenizers.Split("~", "removed")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    with pytest.raises(ValueError, match="answer must have at least one token, got none for '~~'"):
+        encode(
+            Trace("Q", "R", "~~"), tokenizer, prompt_template="{question}~", stub="Q", closing="R"
+        )
+
+
+def test_real_traces_with_the_real_tokenizer(real_traces, qwen_tokenizer):
+    """Every token has one owner; a segment's tokens are its text up to whitespace at its edges."""
+    for record in real_traces:
+        trace = Trace.from_record(record)
+        encoded = encode(trace, qwen_tokenizer)
+        assert encoded.segments[0][0] == encoded.prompt[1]
+        lengths = [stop - start for start, stop in encoded.segments]
+        assert sum(lengths) == encoded.reasoning[1] - encoded.reasoning[0]
+        assert text_of(qwen_tokenizer, encoded.input_ids, encoded.reasoning) == trace.reasoning
+        for (start, stop), span in zip(
+            split_segments(trace.reasoning), encoded.segments, strict=True
+        ):
+            decoded = text_of(qwen_tokenizer, encoded.input_ids, span)
+            assert decoded.strip() == trace.reasoning[start:stop].strip()
+
+
+def test_the_published_spans_end_one_token_late(real_traces, qwen_tokenizer):
+    """Its rule: count the tokens of the prefix, then those of the segment tokenised alone."""
+
+    def count(text):
+        return len(qwen_tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
+
+    boundaries = late = 0
+    for record in real_traces:
+        trace = Trace.from_record(record)
+        encoded = encode(trace, qwen_tokenizer)
+        cuts = split_segments(trace.reasoning)
+        for (start, stop), (_, ours) in list(zip(cuts, encoded.segments, strict=True))[:-1]:
+            text = trace.reasoning
+            published = encoded.prompt[1] + count(text[:start]) + count(text[start:stop])
+            boundaries += 1
+            late += published == ours + 1
+    assert (late, boundaries) == (969, 1046)

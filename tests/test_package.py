@@ -1,0 +1,51 @@
+"""The package as a stranger meets it: the README's example, imports, the installed command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import segattr
+
+ROOT = Path(__file__).parents[1]
+
+
+def readme_examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("index", range(len(readme_examples())))
+def test_the_readme_runs_as_it_stands_and_prints_what_it_says(index, tmp_path):
+    code = readme_examples()[index]
+    promised = [line[2:] for line in code.splitlines() if line.startswith("# ")]
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == promised
+
+
+def test_importing_segattr_imports_neither_transformers_nor_triton():
+    code = "import segattr, sys; sys.exit(bool({'transformers', 'triton'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in segattr.__all__:
+        assert getattr(segattr, name).__doc__, name
+
+
+def test_the_version_stands_in_one_place():
+    assert version("segattr") == segattr.__version__
+    command = [sys.executable, "-m", "segattr.cli", "--version"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed == f"segattr {segattr.__version__}\n"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "segattr").rglob("*.py")), ids=lambda p: p.name)
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= 300

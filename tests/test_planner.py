@@ -1,0 +1,137 @@
+"""The memory estimate against what autograd really keeps, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_model, make_trace
+
+from segattr import FastIG
+from segattr.engine.autograd import frozen
+from segattr.planner import Plan, Planner
+
+TOKENS = 64
+
+
+def saved_bytes(model, tokens: int) -> int:
+    """Bytes autograd keeps for the backward pass of one frozen forward, each storage once."""
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    embeds = torch.randn(1, tokens, model.config.hidden_size, dtype=model.dtype, requires_grad=True)
+    with frozen(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1).logits
+        kept = sum(size for pointer, size in storages.items() if pointer not in weights)
+    del output
+    return kept
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama", "qwen3", "mistral-window", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_estimate_covers_what_autograd_keeps(name, dtype):
+    """At most 2.5 times as much: the working memory of a layer or two is in it."""
+    model = make_model(name, dtype=dtype)
+    estimate = Planner(model).bytes_per_point(TOKENS, 1, recompute=False)
+    kept = saved_bytes(model, TOKENS)
+    assert kept <= estimate <= 2.5 * kept
+
+
+def test_a_layer_of_a_7b_model_keeps_what_was_measured():
+    """158,840 bytes per token and layer in bfloat16 (Qwen2.5-7B dimensions, frozen, SDPA)."""
+    from transformers import Qwen2Config
+
+    from segattr.planner import _layer_bytes
+
+    config = Qwen2Config(
+        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
+    )
+    assert _layer_bytes(config, size=2, num_tokens=8192) == pytest.approx(158_840, rel=0.01)
+
+
+def test_the_plan_shrinks_with_the_memory():
+    model = make_model("qwen2")
+    one = Planner(model).bytes_per_point(40, 3, recompute=False)
+    recomputed = Planner(model).bytes_per_point(40, 3, recompute=True)
+    assert recomputed < one
+    plans = {
+        budget: Planner(model, int(budget)).plan(40, 3, 10)
+        for budget in (20 * one, 4.5 * one, 0.99 * one, 1)
+    }
+    assert list(plans.values()) == [Plan(10, False), Plan(4, False), Plan(1, True), Plan(1, True)]
+
+
+def test_long_traces_go_one_point_at_a_time():
+    assert Planner(make_model("qwen2")).plan(100_000, 3, 50).points == 1
+
+
+def failing_above(limit: int, model, steps: int):
+    """An engine out of memory above so many points; -1: always; 0: unless it recomputes."""
+    ig = FastIG(model, steps=steps)
+    tried = []
+
+    def run(alphas, weights, evaluate, **sizes):
+        def evaluate_or_fail(alphas, weights, recompute):
+            tried.append((len(alphas), recompute))
+            if len(alphas) > max(limit, 1) or limit < 0 or (limit == 0 and not recompute):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return evaluate(alphas, weights, recompute)
+
+        return Planner.run(ig.planner, alphas, weights, evaluate_or_fail, **sizes)
+
+    ig.planner.run = run
+    return ig, tried
+
+
+@pytest.mark.parametrize(
+    ("limit", "plans"),
+    [
+        (3, [(8, False), (4, False), (2, False), (2, False), (2, False), (2, False)]),
+        (0, [(8, False), (4, False), (2, False), (1, False), *[(1, True)] * 8]),
+    ],
+)
+def test_out_of_memory_halves_then_recomputes(limit, plans):
+    model, trace = make_model("qwen2"), make_trace()
+    expected = FastIG(model, steps=8).attribute(trace)
+    ig, tried = failing_above(limit, model, steps=8)
+    got = ig.attribute(trace)
+    assert tried == plans
+    torch.testing.assert_close(got.token_scores, expected.token_scores, rtol=1e-6, atol=1e-8)
+    assert got.target_logprob == pytest.approx(expected.target_logprob)
+
+
+def test_nothing_fits():
+    ig, tried = failing_above(-1, make_model("qwen2"), steps=4)
+    with pytest.raises(
+        MemoryError,
+        match=r"tried \(4 at once; 2 at once; 1 at once; 1 at once with recomputed layers\)",
+    ):
+        ig.attribute(make_trace())
+    assert len(tried) == 4
+
+
+def test_the_next_trace_starts_with_what_fitted():
+    model, trace = make_model("qwen2"), make_trace()
+    ig, tried = failing_above(2, model, steps=8)
+    ig.planner.max_memory = int(8.5 * ig.planner.bytes_per_point(34, 3, recompute=False))
+    ig.attribute(trace)
+    first = len(tried)
+    ig.attribute(trace)
+    assert tried[0] == (8, False)
+    assert tried[first] == (2, False)
+
+
+def test_other_errors_pass_through():
+    ig = FastIG(make_model("qwen2"), steps=2)
+    ig.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ig.attribute(make_trace())
+
+
+@pytest.mark.parametrize("memory", [0, -5])
+def test_memory_must_be_positive(memory):
+    with pytest.raises(ValueError, match="max_memory must be a positive number of bytes"):
+        FastIG(make_model("qwen2"), max_memory=memory)

@@ -1,0 +1,139 @@
+"""The paper's Eqs. 3-7, their ties and edges, and what must not change a selection."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from segattr import Attribution, EncodedTrace, SegmentScorer
+
+
+def attribution(*segments: list[float]) -> Attribution:
+    """Segments with these token scores, after a prompt of one token."""
+    scores = [0.0, *(score for segment in segments for score in segment), 0.0, 0.0]
+    spans, at = [], 1
+    for segment in segments:
+        spans.append((at, at + len(segment)))
+        at += len(segment)
+    encoded = EncodedTrace(torch.arange(len(scores)), (0, 1), spans, (at, at + 1))
+    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1)
+
+
+def important(result) -> list[int]:
+    return result.important.nonzero().flatten().tolist()
+
+
+def test_strength_is_the_absolute_sum_over_the_root_of_the_length():
+    """Eqs. 3-4."""
+    scores = SegmentScorer().score(attribution([1.0, -2.0], [3.0], [0.5, 0.5, 0.5, 0.5]))
+    raw = torch.tensor([3 / math.sqrt(2), 3.0, 2 / math.sqrt(4)]).double()
+    torch.testing.assert_close(scores.strength, raw / raw.sum())
+
+
+def test_consistency_is_the_share_that_does_not_cancel():
+    """Eq. 5."""
+    scores = SegmentScorer().score(attribution([1.0, -2.0], [3.0, 1.0], [-1.0, -1.0], [1.0, -1.0]))
+    torch.testing.assert_close(scores.consistency, torch.tensor([1 / 3, 1.0, 1.0, 0.0]).double())
+
+
+def test_important_segments_reach_tau_inclusively():
+    """Eq. 6: strengths .5, .2, .2, .1; the first two are exactly tau = .7."""
+    segments = attribution([5.0], [2.0], [2.0], [1.0])
+    assert important(SegmentScorer(tau=0.7, beta=1).score(segments)) == [0, 1]
+    assert important(SegmentScorer(tau=0.71, beta=1).score(segments)) == [0, 1, 2]
+    assert important(SegmentScorer(tau=0.5, beta=1).score(segments)) == [0]
+    assert important(SegmentScorer(tau=1.0, beta=1).score(segments)) == [0, 1, 2, 3]
+
+
+def test_consistent_segments_are_dropped_and_not_replaced():
+    """Eq. 7: at most beta, inclusively; nothing moves up in their place."""
+    segments = attribution([4.0, 1.0], [3.0, -1.0], [1.0, -1.0], [0.5, -0.1])
+    assert important(SegmentScorer(tau=0.7, beta=0.8).score(segments)) == [1]
+    assert important(SegmentScorer(tau=0.7, beta=0.5).score(segments)) == [1]
+    assert important(SegmentScorer(tau=0.7, beta=0.49).score(segments)) == []
+
+
+def test_the_ends_are_kept_but_not_important():
+    scores = SegmentScorer(tau=0.5, beta=1).score(attribution([1.0], [9.0], [1.0], [1.0]))
+    assert important(scores) == [1]
+    assert scores.kept.tolist() == [True, True, False, True]
+    assert SegmentScorer(tau=0.5, beta=1, keep_ends=False).score(
+        attribution([1.0], [9.0])
+    ).kept.tolist() == [False, True]
+
+
+def test_ties_keep_the_earlier_segment():
+    assert important(SegmentScorer(tau=0.5, beta=1).score(attribution(*[[1.0]] * 6))) == [0, 1, 2]
+
+
+def test_rounding_does_not_add_segments_at_tau_1():
+    segments = attribution(*[[0.1]] * 10, [0.0])
+    assert important(SegmentScorer(tau=1.0, beta=1).score(segments)) == list(range(10))
+
+
+def test_effective_tokens():
+    scores = SegmentScorer().score(attribution([1.0, -1.0, 1.0, -1.0], [5.0, 0.0, 0.0]))
+    torch.testing.assert_close(scores.effective_tokens, torch.tensor([4.0, 1.0]).double())
+
+
+def test_segments_without_attribution_have_no_strength():
+    scores = SegmentScorer().score(attribution([1.0, -1.0], [], [0.0, 0.0], [2.0, -1.0]))
+    assert scores.strength[[1, 2]].tolist() == [0, 0]
+    assert scores.consistency[[1, 2]].tolist() == [0, 0]
+    assert torch.isfinite(
+        torch.stack([scores.strength, scores.consistency, scores.effective_tokens])
+    ).all()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: -a, lambda a: 1e-6 * a, lambda a: 1e6 * a, lambda a: a.flip(0).flip(0)]
+)
+def test_sign_and_scale_change_nothing(change):
+    whole = attribution([1.0, -2.0], [3.0, 2.0], [0.5, -0.4, 0.1])
+    changed = Attribution(change(whole.token_scores), whole.encoded, -1.0, -2.0, 1)
+    before, after = SegmentScorer().score(whole), SegmentScorer().score(changed)
+    torch.testing.assert_close(after.strength, before.strength)
+    torch.testing.assert_close(after.consistency, before.consistency)
+    assert torch.equal(after.kept, before.kept)
+
+
+def test_order_inside_a_segment_changes_nothing():
+    before = SegmentScorer().score(attribution([1.0, -2.0, 0.5], [3.0, 2.0]))
+    after = SegmentScorer().score(attribution([0.5, 1.0, -2.0], [2.0, 3.0]))
+    torch.testing.assert_close(after.strength, before.strength)
+    torch.testing.assert_close(after.consistency, before.consistency)
+
+
+@pytest.mark.parametrize(("normalization", "power"), [("none", 0), ("length", 1)])
+def test_other_normalizations(normalization, power):
+    scores = SegmentScorer(normalization=normalization).score(attribution([1.0, 1.0], [3.0]))
+    raw = torch.tensor([2 / 2**power, 3.0]).double()
+    torch.testing.assert_close(scores.strength, raw / raw.sum())
+
+
+def test_no_attribution_at_all_is_an_error():
+    with pytest.raises(
+        ValueError, match="segments must have some attribution, got 0 for every token"
+    ):
+        SegmentScorer().score(attribution([0.0], [0.0, 0.0]))
+
+
+def test_nan_is_an_error():
+    with pytest.raises(ValueError, match="finite, got nan at token 2"):
+        SegmentScorer().score(attribution([1.0], [float("nan")]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tau": 0}, r"tau must be in \(0, 1\], got 0"),
+        ({"tau": 1.1}, "tau must be"),
+        ({"beta": -0.1}, r"beta must be in \[0, 1\], got -0.1"),
+        ({"normalization": "cube"}, "normalization must be one of 'sqrt-length'"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentScorer(**settings)
