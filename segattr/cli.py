@@ -6,7 +6,9 @@ import argparse
 import os
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from segattr.runner import Outcome
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class UserError(Exception):
@@ -42,23 +44,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except UserError as error:
-        errors.print(f"segattr: {error}", markup=False, style="red")
+        errors.print(f"segattr: {error}", style="red")
         return USAGE
     except KeyboardInterrupt:
         errors.print("segattr: interrupted")
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def score(arguments: argparse.Namespace) -> int:
     """``segattr score``: attribute every trace of a file and write one record each."""
     from segattr.dataset import ScoredWriter, read_traces
     from segattr.runner import score_dataset
+    from segattr.scores import SegmentScorer
 
     if not arguments.traces.is_file():
         raise UserError(f"TRACES must be a file, got {arguments.traces}, which does not exist.")
     encoding = _encoding(arguments)
     try:
-        scorer_settings = _scorer(arguments)
+        scorer = SegmentScorer(tau=arguments.tau, beta=arguments.beta)
         writer = ScoredWriter(
             arguments.out,
             _settings(arguments, encoding),
@@ -70,10 +76,10 @@ def score(arguments: argparse.Namespace) -> int:
     with writer:
         ig = _load(arguments)
         fields = dict(arguments.field)
-        total = sum(1 for _ in read_traces(arguments.traces, fields))
-        outcomes = score_dataset(
-            read_traces(arguments.traces, fields), ig, scorer_settings, writer, encoding=encoding
-        )
+        if not (total := sum(1 for _ in read_traces(arguments.traces, fields))):
+            raise UserError(f"TRACES must hold traces, got {arguments.traces}, which is empty.")
+        traces = read_traces(arguments.traces, fields)
+        outcomes = score_dataset(traces, ig, scorer, writer, encoding=encoding)
         return _follow(outcomes, total, arguments)
 
 
@@ -82,22 +88,25 @@ def show(arguments: argparse.Namespace) -> int:
     from segattr.dataset import read_scored
     from segattr.terminal import print_trace
 
+    ids: list[str] = []
+    wanted: dict[str, Any] | None = None
     try:
-        records = {record["id"]: record for record in read_scored(arguments.scored)}
+        for record in read_scored(arguments.scored):
+            ids.append(record["id"])
+            if wanted is None and arguments.id in (None, record["id"]):
+                wanted = record
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
-    if not records:
-        raise UserError(f"{arguments.scored} holds no scored trace.")
-    wanted = next(iter(records)) if arguments.id is None else arguments.id
-    if wanted not in records:
-        known = ", ".join(list(records)[:8]) + (", ..." if len(records) > 8 else "")
+    if wanted is None:
+        known = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "") or "none"
         raise UserError(
-            f"--id must be one of the file's {len(records)} traces ({known}), got {wanted!r}."
+            f"--id must be one of the {len(ids)} traces of {arguments.scored} ({known}), "
+            f"got {arguments.id!r}."
         )
     console = Console(highlight=False, soft_wrap=True)
-    print_trace(records[wanted], console)
-    if arguments.id is None and len(records) > 1:
-        console.print(f"1 of {len(records)} traces; choose with --id ID", style="dim")
+    print_trace(wanted, console)
+    if arguments.id is None and len(ids) > 1:
+        console.print(f"1 of {len(ids)} traces; choose with --id ID", style="dim")
     return OK
 
 
@@ -108,80 +117,83 @@ def demo(arguments: argparse.Namespace) -> int:
     return run_demo(arguments.id, arguments.out)
 
 
+@dataclass
+class Tally:
+    """What is remembered of a run's outcomes: a few numbers each."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    lengths: list[int] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        self.kinds[outcome.kind] += 1
+        self.seconds += outcome.seconds
+        if outcome.record is not None:
+            self.lengths.append(len(outcome.record["token_scores"]))
+            self.kept.append(_kept_share(outcome.record))
+            self.gaps.append(outcome.record["completeness_gap"])
+
+    def lines(self) -> Iterator[str]:
+        """The summary."""
+        counts = [f"{count} {kind}" for kind, count in self.kinds.items()]
+        yield ", ".join(counts)
+        if self.lengths:
+            yield (
+                f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
+                f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
+            )
+            yield (
+                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
+                f"median completeness gap {statistics.median(self.gaps):.1%}"
+            )
+
+
 def _follow(outcomes: Iterable[Outcome], total: int, arguments: argparse.Namespace) -> int:
     """Show progress and errors, then the summary; return the exit code."""
-    seen: list[Outcome] = []
+    tally = Tally()
     try:
         for outcome in progress(outcomes, total, "scoring"):
-            seen.append(outcome)
-            if outcome.kind in ("failed", "too long"):
-                skipped = "skipped: " if _skipped(outcome, arguments) else ""
-                errors.print(
-                    f"{arguments.traces}:{outcome.line}: {skipped}{outcome.error}", markup=False
-                )
+            tally.add(outcome)
+            if outcome.error is not None:
+                errors.print(f"{arguments.traces}:{outcome.line}: {outcome.kind}: {outcome.error}")
     except OSError as error:
         raise UserError(
             f"{arguments.out} could not be written: {error}. It holds what was scored before."
         ) from None
     except KeyboardInterrupt:
-        done = sum(outcome.kind == "scored" for outcome in seen)
         errors.print(
-            f"segattr: interrupted; {arguments.out} holds {done} more traces. Continue with "
-            "--resume."
+            f"segattr: interrupted; {arguments.out} holds {tally.kinds['scored']} more traces. "
+            "Continue with --resume."
         )
         return INTERRUPTED
-    _summarise(seen, arguments)
-    bad = [o for o in seen if o.kind in ("failed", "too long") and not _skipped(o, arguments)]
+    for line in tally.lines():
+        errors.print(line)
+    bad = tally.kinds["failed"] + tally.kinds["too long"] * (arguments.too_long == "error")
     return SOME_FAILED if bad else OK
 
 
-def _skipped(outcome: Outcome, arguments: argparse.Namespace) -> bool:
-    return outcome.kind == "too long" and arguments.too_long == "skip"
-
-
-def _summarise(outcomes: Sequence[Outcome], arguments: argparse.Namespace) -> None:
-    kinds = [outcome.kind for outcome in outcomes]
-    counts = [
-        f"{kinds.count(kind)} {kind}"
-        for kind in ("scored", "done before", "too long", "failed")
-        if kind in kinds
-    ]
-    errors.print(f"{', '.join(counts) or 'no traces'}; written to {arguments.out}")
-    records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    if not records:
-        return
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    longest = max(len(record["token_scores"]) for record in records)
-    kept = statistics.mean(_kept_share(record) for record in records)
-    gap = statistics.median(record["completeness_gap"] for record in records)
-    errors.print(
-        f"{60 * len(records) / seconds:.1f} traces/min, longest {longest} tokens, "
-        f"peak memory {_peak_memory() / 2**30:.2f} GiB; {kept:.0%} of the reasoning kept on "
-        "average, "
-        f"median completeness gap {gap:.1%}"
-    )
-
-
 def _kept_share(record: Mapping[str, Any]) -> float:
-    lengths = [
-        (stop - start, segment["kept"])
-        for segment in record["segments"]
-        for start, stop in [segment["span"]]
-    ]
-    return sum(length for length, kept in lengths if kept) / sum(length for length, _ in lengths)
+    """Share of the reasoning's tokens in kept segments."""
+    start, stop = record["prompt"][1], record["segments"][-1]["span"][1]
+    spans = [segment["span"] for segment in record["segments"] if segment["kept"]]
+    return sum(stop - start for start, stop in spans) / (stop - start)
 
 
 def _peak_memory() -> int:
     """Bytes: of the GPU if one was used, else of this process."""
+    import psutil
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def progress(items: Iterable[Outcome], total: int, what: str) -> Iterator[Outcome]:
@@ -238,22 +250,13 @@ def _load(arguments: argparse.Namespace) -> Any:
         raise UserError(f"--model {arguments.model} could not be used: {error}") from None
 
 
-def _scorer(arguments: argparse.Namespace) -> Any:
-    from segattr.scores import SegmentScorer
-
-    return SegmentScorer(tau=arguments.tau, beta=arguments.beta)
-
-
 def _encoding(arguments: argparse.Namespace) -> dict[str, Any]:
     keywords = arguments.keywords
     if keywords not in PRESETS:
         try:
-            keywords = [
-                line.encode().decode("unicode_escape")
-                for line in Path(keywords).read_text().splitlines()
-                if line
-            ]
-        except OSError:
+            lines = Path(keywords).read_text(encoding="utf-8").splitlines()
+            keywords = [_unescape(line) for line in lines if line]
+        except (OSError, UnicodeDecodeError):
             raise UserError(
                 f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
                 f"got {keywords!r}."

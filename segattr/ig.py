@@ -10,7 +10,6 @@ Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
+from segattr.baseline import baseline_embedding, baseline_token, require_baseline
 from segattr.encoding import encode
 from segattr.engine.autograd import AutogradEngine, frozen, require_causal_lm
 from segattr.planner import Planner
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "autograd")
 SCOPES = ("all", "reasoning")
-BASELINES = ("pad", "zero", "mean")
 
 
 class FastIG:
@@ -78,8 +77,7 @@ class FastIG:
         require_causal_lm(model)
         _require_word("engine", engine, ENGINES)
         _require_word("scope", scope, SCOPES)
-        if isinstance(baseline, str):
-            _require_word("baseline", baseline, BASELINES, "a token id or a tensor [D]")
+        require_baseline(baseline, model)
         same = dtype is None or dtype == model.dtype
         self.model: Any = model if same else cast(Any, copy.deepcopy(model)).to(dtype)
         self.tokenizer = tokenizer
@@ -95,8 +93,7 @@ class FastIG:
     def official(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> FastIG:
-        """The released pipeline of arXiv 2602.00425: 50 points of ``linspace(0, 1, 50)``, pad
-        baseline, all tokens.
+        """Run the released pipeline of arXiv 2602.00425: linspace, 50 points, pad, all tokens.
 
         Its 50 equal weights include both ends, which biases the integral by about 1/50 of their
         excess over its mean; that bias is reproduced. Alphas and sums are float32 here where the
@@ -121,8 +118,8 @@ class FastIG:
         """
         encoded = trace if isinstance(trace, EncodedTrace) else self.encode(trace)
         self._check(encoded)
-        token_id = self._baseline_token(encoded)
-        with frozen(self.model), torch.no_grad():
+        token_id = baseline_token(self.baseline, self.model, self.tokenizer)
+        with torch.inference_mode(False), frozen(self.model), torch.no_grad():
             inputs, baseline = self._path_ends(encoded, token_id)
             start, stop = encoded.target
             engine = AutogradEngine(
@@ -177,7 +174,7 @@ class FastIG:
         check_length(encoded, context, "the model's context")
         known = self.model.get_input_embeddings().num_embeddings
         largest = int(encoded.input_ids.max())
-        if largest >= known:
+        if largest >= known or int(encoded.input_ids.min()) < 0:
             raise ValueError(
                 f"input_ids must be below the model's {known} embeddings, got {largest}. "
                 "Was the trace encoded with another model's tokenizer?"
@@ -188,66 +185,21 @@ class FastIG:
         embed = self.model.get_input_embeddings()
         device = next(embed.parameters()).device
         inputs = embed(encoded.input_ids.to(device))
-        baseline = self._baseline_row(embed, inputs, token_id).to(inputs).expand_as(inputs)
+        baseline = baseline_embedding(self.baseline, token_id, embed).to(inputs).expand_as(inputs)
         if self.scope == "reasoning":
             moved = torch.zeros(len(inputs), 1, dtype=torch.bool, device=device)
             moved[slice(*encoded.reasoning)] = True
             baseline = torch.where(moved, baseline, inputs)
         return inputs, baseline
 
-    def _baseline_row(self, embed: Any, inputs: Tensor, token_id: int | None) -> Tensor:
-        if token_id is not None:
-            return embed(torch.tensor([token_id], device=inputs.device))
-        if isinstance(self.baseline, Tensor):
-            if self.baseline.shape != inputs.shape[1:]:
-                raise ValueError(
-                    f"baseline must be one embedding of shape {list(inputs.shape[1:])}, got "
-                    f"{list(self.baseline.shape)}."
-                )
-            return self.baseline
-        if self.baseline == "zero":
-            return torch.zeros_like(inputs[:1])
-        # Through the module, a slice at a time: some models scale inside it, and the table may be
-        # large.
-        ids = torch.arange(embed.num_embeddings, device=inputs.device)
-        return sum(embed(part).double().sum(0) for part in ids.split(8192)) / len(ids)
-
-    def _baseline_token(self, encoded: EncodedTrace) -> int | None:
-        """The token at whose embedding the path starts, or None for the other baselines."""
-        if isinstance(self.baseline, int):
-            return self.baseline
-        if not isinstance(self.baseline, str) or self.baseline != "pad":
-            return None
-        sources = [
-            source
-            for source in (self.tokenizer, self.model.config.get_text_config())
-            if source is not None
-        ]
-        for source in sources:
-            if (pad := _first(source.pad_token_id)) is not None:
-                return pad
-        for source in sources:
-            if (eos := _first(source.eos_token_id)) is not None:
-                warnings.warn(
-                    f"no pad token is known, so the baseline is the EOS token {eos}. "
-                    "Pass tokenizer=, or baseline= with a token id, to choose another.",
-                    stacklevel=3,
-                )
-                return eos
-        raise ValueError(
-            "baseline='pad' needs a pad or EOS token, got a model without. Pass tokenizer= or a "
-            "token id."
-        )
-
     def _logprob_at(self, engine: AutogradEngine, logprobs: Tensor, alpha: float) -> float:
         """F at one end of the path; already known if the rule has a point there."""
-        known = (self.alphas == alpha).nonzero()
-        value = (
-            logprobs[known[0, 0]]
-            if len(known)
-            else engine.logprob(torch.tensor([alpha], dtype=torch.float64))[0]
-        )
-        return float(value)
+        if (known := (self.alphas == alpha).nonzero()).numel():
+            return float(logprobs[known[0, 0]])
+        end = torch.tensor([alpha], dtype=torch.float64)
+        logprob = engine.logprob(end)
+        _require_finite(logprob, end)
+        return float(logprob)
 
     def _settings(self, token_id: int | None) -> dict[str, Any]:
         return {
@@ -263,10 +215,9 @@ class FastIG:
         }
 
 
-def _require_word(name: str, word: str, accepted: Sequence[str], otherwise: str = "") -> None:
+def _require_word(name: str, word: str, accepted: Sequence[str]) -> None:
     if word not in accepted:
-        words = ", ".join(map(repr, accepted)) + (f" or {otherwise}" if otherwise else "")
-        raise ValueError(f"{name} must be one of {words}, got {word!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {word!r}.")
 
 
 def _require_finite(logprobs: Tensor, alphas: Tensor) -> None:
@@ -276,7 +227,3 @@ def _require_finite(logprobs: Tensor, alphas: Tensor) -> None:
             f"the answer's log-probability must be finite, got {logprobs[at]} at path point {at} "
             f"(alpha = {alphas[at]:.4g}). Use dtype=torch.float32 or another baseline."
         )
-
-
-def _first(token_id: int | list[int] | None) -> int | None:
-    return token_id[0] if isinstance(token_id, list) else token_id

