@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -138,9 +137,7 @@ def qwen_tokenizer():
     path = SHARED / "tokenizers" / "qwen"
     if not path.exists():
         pytest.skip("needs the real Qwen tokenizer, which is not part of the project")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return transformers.AutoTokenizer.from_pretrained(path)
+    return transformers.PreTrainedTokenizerFast.from_pretrained(path)
 
 
 @pytest.fixture(scope="session")
