@@ -49,8 +49,8 @@ class Trace:
         metadata: Anything else; kept, never read.
 
     Raises:
-        ValueError: If question, reasoning or answer is empty, or the segments do not join to the
-            reasoning.
+        ValueError: If question, reasoning or answer is empty or no text, or the segments do not
+            join to the reasoning.
     """
 
     question: str | Sequence[Mapping[str, str]]
@@ -62,19 +62,43 @@ class Trace:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_texts()
+        self._check_segments()
+
+    def _check_texts(self) -> None:
+        chat = isinstance(self.question, (list, tuple)) and all(map(_is_message, self.question))
+        if not isinstance(self.question, str) and not chat:
+            raise ValueError(
+                "question must be a string or chat messages with role and content, got "
+                f"{self.question!r:.80}. Convert it."
+            )
+        for name in ("reasoning", "answer", "response"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "response" and value is None):
+                raise ValueError(
+                    f"{name} must be text, got {type(value).__name__}. Convert it to a string."
+                )
         for name in ("question", "reasoning", "answer"):
             value = getattr(self, name)
             if not (value.strip() if isinstance(value, str) else value):
                 raise ValueError(
                     f"{name} must not be empty, got {value!r}. Drop this trace, or fill it in."
                 )
-        if self.segments is not None and "".join(self.segments) != self.reasoning:
-            joined = "".join(self.segments)
-            at = next(
-                (i for i, (a, b) in enumerate(zip(joined, self.reasoning, strict=False)) if a != b),
-                None,
-            )
-            at = min(len(joined), len(self.reasoning)) if at is None else at
+        contents = [self.question] if isinstance(self.question, str) else []
+        contents += [m["content"] for m in self.question if isinstance(m, Mapping)]
+        for text in (*contents, self.reasoning, self.answer, self.response or ""):
+            _require_unicode(text)
+
+    def _check_segments(self) -> None:
+        if self.segments is None:
+            return
+        if isinstance(self.segments, str) or not all(isinstance(s, str) for s in self.segments):
+            raise ValueError(f"segments must be a list of strings, got {self.segments!r:.80}.")
+        joined = "".join(self.segments)
+        if joined != self.reasoning:
+            at = 0
+            while joined[at : at + 1] == self.reasoning[at : at + 1]:
+                at += 1
             raise ValueError(
                 f"segments must join to the reasoning, got a difference at character {at}: "
                 f"{joined[at : at + 20]!r} instead of {self.reasoning[at : at + 20]!r}. "
@@ -114,12 +138,6 @@ class Trace:
                 )
         if isinstance(values["answer"], (int, float)) and not isinstance(values["answer"], bool):
             values["answer"] = str(values["answer"])
-        for name in ("reasoning", "answer", "response"):
-            if not isinstance(values.get(name) or "", str):
-                raise ValueError(
-                    f"{name} must be text, got {type(values[name]).__name__}. Convert it to a "
-                    "string."
-                )
         if values.get("id") is not None:
             values["id"] = str(values["id"])
         used = set(found.values()) | {"messages", "conversations"}
@@ -207,6 +225,22 @@ def check_length(encoded: EncodedTrace, limit: int | None, what: str) -> None:
             f"{name} must fit {what} = {limit} tokens, got {length}, {length - limit} too many. "
             "Skip it (nothing is cut off silently), or use a model with a longer context."
         )
+
+
+def _require_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text must be valid Unicode, got a lone surrogate {text[error.start]!r} at character "
+            f"{error.start}. Repair it where the file was written."
+        ) from None
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, Mapping) and all(
+        isinstance(message.get(key), str) for key in ("role", "content")
+    )
 
 
 def _find(record: Mapping[str, Any], given: str | None, name: str) -> str | None:

@@ -80,6 +80,16 @@ def test_own_field_names_and_metadata():
         ({"question": "q", "reasoning": ["r"], "answer": "a"}, "reasoning must be text, got list"),
         ({"question": "q", "reasoning": "r", "answer": True}, "answer must be text, got bool"),
         ({"question": "q", "reasoning": "", "answer": "a"}, "reasoning must not be empty"),
+        ({"question": 5, "reasoning": "r", "answer": "a"}, "a string or chat messages .* got 5"),
+        ({"question": ["q"], "reasoning": "r", "answer": "a"}, "a string or chat messages"),
+        ({"question": [], "reasoning": "r", "answer": "a"}, "question must not be empty"),
+        ({"question": "q", "reasoning": "r", "answer": "a", "segments": [1]}, "list of strings"),
+        ({"question": "q", "reasoning": "r", "answer": "a", "segments": "r"}, "list of strings"),
+        (
+            {"question": "q", "reasoning": "r", "answer": "a", "response": 1},
+            "must be text, got int",
+        ),
+        ({"question": "q", "reasoning": "ab\ud83d", "answer": "a"}, "surrogate .* at character 2"),
         ({}, "question must be given, got a record with the fields none"),
     ],
 )
