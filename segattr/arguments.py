@@ -43,13 +43,13 @@ def _add_score(commands: Any) -> argparse.ArgumentParser:
     command = commands.add_parser(
         "score",
         help="score a file of traces",
+        usage="segattr score TRACES.jsonl --model MODEL --out OUT.jsonl [options]",
         description="Attribute the answer to every trace's segments by Integrated Gradients. "
         "Writes one JSON object a trace: segment scores, token scores, and the training row "
         "(input_ids, labels, ...).",
         epilog="Exit codes: 0 all scored, 1 some traces failed (named on stderr, the others are "
         "written), 2 nothing could be done, 130 interrupted. An interrupted run goes on with "
         "--resume.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument(
         "traces",
@@ -78,19 +78,31 @@ def _add_score(commands: Any) -> argparse.ArgumentParser:
 
 def _add_method(group: Any) -> None:
     group.add_argument(
-        "--rule", choices=list(RULES), default="midpoint", help="where gradients are evaluated"
+        "--rule",
+        choices=list(RULES),
+        default="midpoint",
+        metavar="RULE",
+        help=f"where gradients are evaluated: {', '.join(RULES)} (%(default)s)",
     )
     group.add_argument(
-        "--steps", type=int, default=50, metavar="K", help="gradient evaluations per trace"
+        "--steps",
+        type=int,
+        default=50,
+        metavar="K",
+        help="gradient evaluations per trace (%(default)s)",
     )
     group.add_argument(
-        "--baseline", default="pad", metavar="pad|zero|mean|ID", help="where the path starts"
+        "--baseline",
+        default="pad",
+        help="where the path starts: pad, zero, mean or a token id (%(default)s)",
     )
     group.add_argument(
         "--scope",
         choices=["all", "reasoning"],
         default="all",
-        help="which tokens move along the path; 'all' is the paper's, 'reasoning' recommended",
+        metavar="SCOPE",
+        help="what moves along the path: all tokens, as in the paper, or the reasoning only, "
+        "which is recommended (%(default)s)",
     )
 
 
@@ -98,14 +110,20 @@ def _add_selection(group: Any) -> None:
     group.add_argument(
         "--keywords",
         default="paper",
-        metavar="PRESET|FILE",
-        help=f"{', '.join(PRESETS)}, or a file with one keyword a line, \\n written out",
+        help=f"where segments start: {', '.join(PRESETS)}, or a file with one keyword a line, "
+        "\\n written out (%(default)s)",
     )
     group.add_argument(
-        "--tau", type=float, default=0.7, help="share of the strength important segments reach"
+        "--tau",
+        type=float,
+        default=0.7,
+        help="share of the strength that important segments reach (%(default)s)",
     )
     group.add_argument(
-        "--beta", type=float, default=0.8, help="highest consistency of an important segment"
+        "--beta",
+        type=float,
+        default=0.8,
+        help="highest direction consistency of an important segment (%(default)s)",
     )
 
 
@@ -119,11 +137,17 @@ def _add_text(group: Any) -> None:
         help="your name for a field, such as reasoning=cot",
     )
     group.add_argument(
-        "--opening", default="", help="text before the reasoning, such as '<think>\\n'"
+        "--opening",
+        default="",
+        metavar="TEXT",
+        help="text before the reasoning, such as '<think>\\n'",
     )
-    group.add_argument("--instruction", default="", help="text appended to every question")
+    group.add_argument(
+        "--instruction", default="", metavar="TEXT", help="text appended to every question"
+    )
     group.add_argument(
         "--prompt-template",
+        metavar="TEXT",
         help="prompt for a tokenizer without a chat template, such as '{question}\\n'",
     )
     group.add_argument(
@@ -138,13 +162,18 @@ def _add_text(group: Any) -> None:
         "--too-long",
         choices=["error", "skip"],
         default="error",
-        help="whether a trace that is too long counts as failed",
+        metavar="POLICY",
+        help="a trace that is too long counts as an error, or is a skip (%(default)s)",
     )
 
 
 def _add_machine(group: Any) -> None:
     group.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="weights' dtype; auto: as stored"
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        metavar="DTYPE",
+        help=f"of the weights: {', '.join(DTYPES)}; auto: as stored (%(default)s)",
     )
     group.add_argument(
         "--device", help="such as cuda:1, cpu, or sharded (over all GPUs); a GPU if there is one"
@@ -153,7 +182,9 @@ def _add_machine(group: Any) -> None:
         "--max-memory", type=float, metavar="GIB", help="memory to use beyond the weights"
     )
     group.add_argument(
-        "--attn-implementation", help="as in transformers, such as sdpa or flash_attention_2"
+        "--attn-implementation",
+        metavar="NAME",
+        help="as in transformers, such as sdpa or flash_attention_2",
     )
     group.add_argument(
         "--trust-remote-code", action="store_true", help="run code that comes with the model"
