@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,6 +42,21 @@ def test_examples_run(path, tmp_path):
 def test_importing_segattr_imports_neither_transformers_nor_triton():
     code = "import segattr, sys; sys.exit(bool({'transformers', 'triton'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_wheel_holds_the_demo(tmp_path):
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    copy = shutil.copytree(
+        ROOT / "segattr", tmp_path / "source" / "segattr", ignore=shutil.ignore_patterns("__py*")
+    ).parent
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(copy)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("segattr/")}
+    folder = ROOT / "segattr"
+    files = {path for path in folder.rglob("*") if path.is_file() and "__py" not in str(path)}
+    assert packed == {str(path.relative_to(ROOT)) for path in files}
 
 
 def test_every_public_name_exists_and_is_documented():
