@@ -18,22 +18,27 @@ BASELINES = ("pad", "zero", "mean")
 Baseline = str | int | Tensor
 
 
+def table_shape(model: nn.Module) -> tuple[int, int]:
+    """Rows and width of the embedding table, also under a peft wrapper of its own."""
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    tables = [parameter for parameter in embed.parameters() if parameter.ndim == 2]
+    rows, width = max(tables, key=Tensor.numel).shape
+    return rows, width
+
+
 def require_baseline(baseline: Baseline, model: nn.Module) -> None:
     """Raise ValueError if this is no baseline for the model."""
-    table: Any = model.get_input_embeddings()  # type: ignore[operator]
+    rows, width = table_shape(model)
     if isinstance(baseline, str) and baseline not in BASELINES:
         raise ValueError(
             f"baseline must be one of {', '.join(map(repr, BASELINES))}, a token id or a tensor "
             f"[D], got {baseline!r}."
         )
-    if isinstance(baseline, int) and not 0 <= baseline < table.num_embeddings:
+    if isinstance(baseline, int) and not 0 <= baseline < rows:
+        raise ValueError(f"baseline must be one of the model's {rows} token ids, got {baseline}.")
+    if isinstance(baseline, Tensor) and baseline.shape != (width,):
         raise ValueError(
-            f"baseline must be one of the model's {table.num_embeddings} token ids, got {baseline}."
-        )
-    if isinstance(baseline, Tensor) and baseline.shape != (table.embedding_dim,):
-        raise ValueError(
-            f"baseline must be one embedding of shape [{table.embedding_dim}], got "
-            f"{list(baseline.shape)}."
+            f"baseline must be one embedding of shape [{width}], got {list(baseline.shape)}."
         )
 
 
@@ -42,8 +47,8 @@ def baseline_token(
 ) -> int | None:
     """Return the token at whose embedding the path starts; None if it starts at none.
 
-    ``"pad"`` is the tokenizer's pad token, or the config's; without one the EOS token, with a
-    warning.
+    ``"pad"`` is the tokenizer's pad token, or the config's; without one that has an embedding it is
+    the EOS token, with a warning.
 
     Raises:
         ValueError: If neither is known.
@@ -54,37 +59,39 @@ def baseline_token(
         return None
     config: Any = model.config
     sources = [source for source in (tokenizer, config.get_text_config()) if source is not None]
-    for source in sources:
-        if (pad := _first(source.pad_token_id)) is not None:
-            return pad
-    for source in sources:
-        if (eos := _first(source.eos_token_id)) is not None:
-            warnings.warn(
-                f"no pad token is known, so the baseline is the EOS token {eos}. "
-                "Pass tokenizer=, or baseline= with a token id, to choose another.",
-                stacklevel=3,
-            )
-            return eos
+    rows, _ = table_shape(model)
+    if (pad := _first_known([source.pad_token_id for source in sources], rows)) is not None:
+        return pad
+    if (eos := _first_known([source.eos_token_id for source in sources], rows)) is not None:
+        warnings.warn(
+            f"no pad token is known, so the baseline is the EOS token {eos}. "
+            "Pass tokenizer=, or baseline= with a token id, to choose another.",
+            stacklevel=3,
+        )
+        return eos
     raise ValueError(
         "baseline='pad' needs a pad or EOS token, got a model without. Pass tokenizer= or a "
         "token id."
     )
 
 
-def baseline_embedding(baseline: Baseline, token_id: int | None, embed: nn.Module) -> Tensor:
+def baseline_embedding(baseline: Baseline, token_id: int | None, model: nn.Module) -> Tensor:
     """Return the starting point of every token, ``[D]``; ``token_id`` from `baseline_token`."""
-    table: Any = embed
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
     device = next(embed.parameters()).device
+    rows, width = table_shape(model)
     if token_id is not None:
-        return table(torch.tensor(token_id, device=device))
+        return embed(torch.tensor([token_id], device=device))[0]
     if isinstance(baseline, Tensor):
         return baseline
     if baseline == "zero":
-        return torch.zeros(table.embedding_dim)
+        return torch.zeros(width)
     # The mean: through the module, as some models scale inside it; in slices, as it may be large.
-    ids = torch.arange(table.num_embeddings, device=device)
-    return torch.stack([table(part).double().sum(0) for part in ids.split(8192)]).sum(0) / len(ids)
+    slices = torch.arange(rows, device=device).split(8192)
+    return torch.stack([embed(part).double().sum(0) for part in slices]).sum(0) / rows
 
 
-def _first(token_id: int | list[int] | None) -> int | None:
-    return token_id[0] if isinstance(token_id, list) else token_id
+def _first_known(candidates: list[Any], rows: int) -> int | None:
+    """The first token id the embedding table has; configs may hold none, a list, or -1."""
+    ids = [c[0] if isinstance(c, list) and c else c for c in candidates]
+    return next((i for i in ids if isinstance(i, int) and 0 <= i < rows), None)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import statistics
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +23,10 @@ from rich.progress import (
 from segattr import __version__
 from segattr.arguments import build_parser
 from segattr.segments import PRESETS
+from segattr.tally import Tally
 
 if TYPE_CHECKING:
+    from segattr.dataset import ScoredWriter
     from segattr.runner import Outcome
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -40,6 +40,9 @@ class UserError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without block characters
     arguments = build_parser({"score": score, "show": show, "demo": demo}).parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -61,7 +64,9 @@ def score(arguments: argparse.Namespace) -> int:
     from segattr.scores import SegmentScorer
 
     if not arguments.traces.is_file():
-        raise UserError(f"TRACES must be a file, got {arguments.traces}, which does not exist.")
+        raise UserError(f"TRACES must be a regular file, got {arguments.traces}, which is none.")
+    if arguments.out.exists() and arguments.out.samefile(arguments.traces):
+        raise UserError(f"OUT must be another file than TRACES, got {arguments.out} for both.")
     encoding = _encoding(arguments)
     try:
         scorer = SegmentScorer(tau=arguments.tau, beta=arguments.beta)
@@ -76,11 +81,15 @@ def score(arguments: argparse.Namespace) -> int:
     with writer:
         ig = _load(arguments)
         fields = dict(arguments.field)
-        if not (total := sum(1 for _ in read_traces(arguments.traces, fields))):
+        try:
+            total = sum(1 for _ in read_traces(arguments.traces, fields))
+        except OSError as error:
+            raise UserError(str(error)) from None
+        if not total:
             raise UserError(f"TRACES must hold traces, got {arguments.traces}, which is empty.")
         traces = read_traces(arguments.traces, fields)
         outcomes = score_dataset(traces, ig, scorer, writer, encoding=encoding)
-        return _follow(outcomes, total, arguments)
+        return _follow(outcomes, total, writer, arguments)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -92,8 +101,8 @@ def show(arguments: argparse.Namespace) -> int:
     wanted: dict[str, Any] | None = None
     try:
         for record in read_scored(arguments.scored):
-            ids.append(record["id"])
-            if wanted is None and arguments.id in (None, record["id"]):
+            ids.append(str(record["id"]))
+            if wanted is None and arguments.id in (None, ids[-1]):
                 wanted = record
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
@@ -103,10 +112,13 @@ def show(arguments: argparse.Namespace) -> int:
             f"--id must be one of the {len(ids)} traces of {arguments.scored} ({known}), "
             f"got {arguments.id!r}."
         )
-    console = Console(highlight=False, soft_wrap=True)
-    print_trace(wanted, console)
-    if arguments.id is None and len(ids) > 1:
-        console.print(f"1 of {len(ids)} traces; choose with --id ID", style="dim")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with console.capture() as printed:
+        print_trace(wanted, console)
+        if arguments.id is None and len(ids) > 1:
+            console.print(f"1 of {len(ids)} traces; choose with --id ID", style="dim")
+    sys.stdout.write(printed.get())
+    sys.stdout.flush()
     return OK
 
 
@@ -114,43 +126,16 @@ def demo(arguments: argparse.Namespace) -> int:
     """``segattr demo``: score the bundled traces with the bundled model and show one."""
     from segattr.demo.showcase import run_demo
 
-    return run_demo(arguments.id, arguments.out)
+    try:
+        run_demo(arguments.id, arguments.out)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from None
+    return OK
 
 
-@dataclass
-class Tally:
-    """What is remembered of a run's outcomes: a few numbers each."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    lengths: list[int] = field(default_factory=list)
-    kept: list[float] = field(default_factory=list)
-    gaps: list[float] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        self.kinds[outcome.kind] += 1
-        self.seconds += outcome.seconds
-        if outcome.record is not None:
-            self.lengths.append(len(outcome.record["token_scores"]))
-            self.kept.append(_kept_share(outcome.record))
-            self.gaps.append(outcome.record["completeness_gap"])
-
-    def lines(self) -> Iterator[str]:
-        """The summary."""
-        counts = [f"{count} {kind}" for kind, count in self.kinds.items()]
-        yield ", ".join(counts)
-        if self.lengths:
-            yield (
-                f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
-                f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
-            )
-            yield (
-                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
-                f"median completeness gap {statistics.median(self.gaps):.1%}"
-            )
-
-
-def _follow(outcomes: Iterable[Outcome], total: int, arguments: argparse.Namespace) -> int:
+def _follow(
+    outcomes: Iterable[Outcome], total: int, writer: ScoredWriter, arguments: argparse.Namespace
+) -> int:
     """Show progress and errors, then the summary; return the exit code."""
     tally = Tally()
     try:
@@ -164,7 +149,7 @@ def _follow(outcomes: Iterable[Outcome], total: int, arguments: argparse.Namespa
         ) from None
     except KeyboardInterrupt:
         errors.print(
-            f"segattr: interrupted; {arguments.out} holds {tally.kinds['scored']} more traces. "
+            f"segattr: interrupted; {arguments.out} holds {writer.written} more traces. "
             "Continue with --resume."
         )
         return INTERRUPTED
@@ -172,28 +157,6 @@ def _follow(outcomes: Iterable[Outcome], total: int, arguments: argparse.Namespa
         errors.print(line)
     bad = tally.kinds["failed"] + tally.kinds["too long"] * (arguments.too_long == "error")
     return SOME_FAILED if bad else OK
-
-
-def _kept_share(record: Mapping[str, Any]) -> float:
-    """Share of the reasoning's tokens in kept segments."""
-    start, stop = record["prompt"][1], record["segments"][-1]["span"][1]
-    spans = [segment["span"] for segment in record["segments"] if segment["kept"]]
-    return sum(stop - start for start, stop in spans) / (stop - start)
-
-
-def _peak_memory() -> int:
-    """Bytes: of the GPU if one was used, else of this process."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def progress(items: Iterable[Outcome], total: int, what: str) -> Iterator[Outcome]:
@@ -236,7 +199,12 @@ def _load(arguments: argparse.Namespace) -> Any:
             **placement,
         )
         model = model if placement else model.to(device)
-        baseline = int(arguments.baseline) if arguments.baseline.isdigit() else arguments.baseline
+    except Exception as error:  # whatever a broken folder or a missing device raises
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"--model {arguments.model} could not be loaded: {what}") from None
+    baseline = int(arguments.baseline) if arguments.baseline.isdigit() else arguments.baseline
+    memory = arguments.max_memory
+    try:
         return FastIG(
             model,
             tokenizer,
@@ -244,10 +212,10 @@ def _load(arguments: argparse.Namespace) -> Any:
             steps=arguments.steps,
             baseline=baseline,
             scope=arguments.scope,
-            max_memory=None if arguments.max_memory is None else int(arguments.max_memory * 2**30),
+            max_memory=None if memory is None else int(memory * 2**30),
         )
-    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"--model {arguments.model} could not be used: {error}") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(str(error)) from None
 
 
 def _encoding(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -261,6 +229,12 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
                 f"got {keywords!r}."
             ) from None
+    if not keywords:
+        raise UserError(f"--keywords must hold keywords, got {arguments.keywords}, which is empty.")
+    if arguments.max_length is not None and arguments.max_length < 1:
+        raise UserError(f"--max-length must be at least 1, got {arguments.max_length}.")
+    if arguments.prompt_template is not None and "{question}" not in arguments.prompt_template:
+        raise UserError("--prompt-template must hold {question}, got one that does not.")
     return {
         "keywords": keywords,
         "opening": _unescape(arguments.opening),
@@ -273,7 +247,18 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace, encoding: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the numbers; a file is only continued with the same."""
-    names = ("model", "tokenizer", "rule", "steps", "baseline", "scope", "dtype", "tau", "beta")
+    names = (
+        "model",
+        "tokenizer",
+        "field",
+        "rule",
+        "steps",
+        "baseline",
+        "scope",
+        "dtype",
+        "tau",
+        "beta",
+    )
     encoding = {name: value for name, value in encoding.items() if name != "max_length"}
     return {
         "segattr": __version__,

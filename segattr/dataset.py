@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,11 @@ from segattr.attribution import Attribution
 from segattr.rows import Row
 from segattr.scores import SegmentScores
 from segattr.trace import Trace
+
+# What every line of a scored file has; `scored_record` puts the id first.
+RECORD_KEYS = {"id", "question", "answer", "segments", "settings", "prompt", "input_ids"}
+RECORD_KEYS |= {"token_scores", "target_logprob", "baseline_logprob", "completeness_gap"}
+RECORD_START = b'{"id": '
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
             f"the file must be UTF-8, got byte 0x{found} at column {error.start + 1}. Convert it."
         ) from None
     try:
-        record = json.loads(text.rstrip())
+        record = json.loads(text.rstrip(), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("the line must be JSON, got brackets nested too deep.") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"the line must be JSON, got {error.msg} at column {error.colno}."
@@ -77,6 +83,10 @@ def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
         )
     trace = Trace.from_record(record, fields)
     return replace(trace, id=f"line {line}") if trace.id is None else trace
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"the line must be JSON, got {name}, which is none. Use null.")
 
 
 def scored_record(
@@ -158,6 +168,8 @@ class ScoredWriter:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(settings))
         self.done: set[str] = set()
+        self.written = 0
+        self._replace = overwrite
         has_content = self.path.exists() and self.path.stat().st_size > 0
         if has_content and not (resume or overwrite):
             raise FileExistsError(
@@ -165,9 +177,9 @@ class ScoredWriter:
                 "--overwrite to replace it."
             )
         if has_content and not overwrite:
-            _drop_partial_line(self.path)
             self.done = {str(record["id"]) for record in self._previous()}
-        self._file = open(self.path, "wb" if overwrite else "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+            _drop_partial_line(self.path)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
 
     def _previous(self) -> Iterator[dict[str, Any]]:
         for record in read_scored(self.path):
@@ -181,10 +193,26 @@ class ScoredWriter:
             yield record
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; it is in the file when this returns."""
+        """Append one record; it is in the file when this returns.
+
+        A file to overwrite is emptied now, not before there is something to put in its place.
+
+        Raises:
+            OSError: If it cannot be written in full; then nothing of it is left in the file.
+            ValueError: If the record is not valid JSON.
+        """
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        if self._file.write(line) != len(line):
-            raise OSError(f"{self.path} could not be written in full. Is the disk full?")
+        if self._replace:
+            self._file.truncate(0)
+            self._replace = False
+        size = self.path.stat().st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("the disk is full")
+        except OSError:
+            self._file.truncate(size)
+            raise
+        self.written += 1
 
     def __enter__(self) -> ScoredWriter:
         return self
@@ -201,20 +229,20 @@ class ScoredWriter:
 def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read the records that `ScoredWriter` wrote.
 
+    A last line without an end, which a crash in the middle of writing leaves, is passed over.
+
     Raises:
         ValueError: If a line is not one of them; names the line.
     """
-    with open(path, encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
+    with open(path, "rb") as file:
+        for line, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                return
             try:
-                record = json.loads(text.rstrip())
-                known = (
-                    isinstance(record, dict)
-                    and {"id", "segments", "settings", "input_ids"} <= record.keys()
-                )
-            except ValueError:  # not JSON, or not UTF-8
-                known = False
-            if not known:
+                record = json.loads(raw)
+            except ValueError:  # neither JSON nor UTF-8
+                record = None
+            if not isinstance(record, dict) or not record.keys() >= RECORD_KEYS:
                 raise ValueError(
                     f"{path} must hold scored traces, got something else in line {line}. Check "
                     "the path."
@@ -223,9 +251,13 @@ def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _drop_partial_line(path: Path) -> None:
+    """Cut off a record that a crash left half written; any other unfinished line is an error."""
     with open(path, "rb+") as file:
-        content = file.read()
-        file.seek(content.rfind(b"\n") + 1)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+        end = sum(len(raw) for raw in file if raw.endswith(b"\n"))
+        file.seek(end)
+        if (rest := file.read(len(RECORD_START))) != RECORD_START[: len(rest)]:
+            raise ValueError(
+                f"{path} must hold scored traces, got something else in its last line. Check the "
+                "path."
+            )
+        file.truncate(end)

@@ -116,6 +116,11 @@ def _prompt_text(
                 "prompt_template needs a question that is one string, got chat messages. Leave "
                 "it out."
             )
+        if "{question}" not in template:
+            raise ValueError(
+                f"prompt_template must hold {{question}}, got {template!r}. Write it where the "
+                "question belongs."
+            )
         return template.replace("{question}", question + instruction)
     if tokenizer.chat_template is None:
         raise ValueError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
-from segattr.baseline import baseline_embedding, baseline_token, require_baseline
+from segattr.baseline import baseline_embedding, baseline_token, require_baseline, table_shape
 from segattr.encoding import encode
 from segattr.engine.autograd import AutogradEngine, frozen, require_causal_lm
 from segattr.planner import Planner
@@ -172,7 +172,7 @@ class FastIG:
     def _check(self, encoded: EncodedTrace) -> None:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         check_length(encoded, context, "the model's context")
-        known = self.model.get_input_embeddings().num_embeddings
+        known, _ = table_shape(self.model)
         largest = int(encoded.input_ids.max())
         if largest >= known or int(encoded.input_ids.min()) < 0:
             raise ValueError(
@@ -185,7 +185,9 @@ class FastIG:
         embed = self.model.get_input_embeddings()
         device = next(embed.parameters()).device
         inputs = embed(encoded.input_ids.to(device))
-        baseline = baseline_embedding(self.baseline, token_id, embed).to(inputs).expand_as(inputs)
+        baseline = (
+            baseline_embedding(self.baseline, token_id, self.model).to(inputs).expand_as(inputs)
+        )
         if self.scope == "reasoning":
             moved = torch.zeros(len(inputs), 1, dtype=torch.bool, device=device)
             moved[slice(*encoded.reasoning)] = True

@@ -107,32 +107,36 @@ class Planner:
             outcome = _unless_out_of_memory(evaluate, alphas[chunk], weights[chunk], plan.recompute)
             if outcome is None:
                 tried.append(plan)
-                plan = self._after_failure(plan, tried, num_tokens, num_targets)
+                plan = self._after_failure(tried, num_tokens, num_targets)
                 continue
             logprob, share = outcome
             logprobs.append(logprob)
             total = share if total is None else total + share
             done += len(logprob)
         assert total is not None
+        if tried:
+            self._learn(plan, num_tokens, num_targets)
         return torch.cat(logprobs), total
 
-    def _after_failure(
-        self, plan: Plan, tried: list[Plan], num_tokens: int, num_targets: int
-    ) -> Plan:
-        self.correction *= 2  # the next trace starts where this one ended
+    def _after_failure(self, tried: list[Plan], num_tokens: int, num_targets: int) -> Plan:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        smaller = plan.smaller()
-        if smaller is None:
-            available = self.budget()
-            estimate = self.correction * self.bytes_per_point(num_tokens, num_targets, True)
-            raise MemoryError(
-                f"{num_tokens} tokens must fit in memory, got out of memory with every plan tried "
-                f"({'; '.join(map(str, tried))}). About {max(estimate, available) / GIB:.2f} GiB "
-                f"beyond the weights would do, {available / GIB:.2f} GiB may be used. "
-                "Use a lower dtype, shard with device_map, or skip the trace."
-            )
-        return smaller
+        if (smaller := tried[-1].smaller()) is not None:
+            return smaller
+        needed = self.bytes_per_point(num_tokens, num_targets, recompute=True) / GIB
+        available = self.budget() / GIB
+        raise MemoryError(
+            f"{num_tokens} tokens must fit in memory, got out of memory with every plan tried "
+            f"({'; '.join(map(str, tried))}). {available:.2f} GiB may be used beyond the weights; "
+            f"one point with recomputed layers needs about {needed:.2f} GiB by estimate, more than "
+            "that by this experience. Use a lower dtype, shard with device_map, or skip the trace."
+        )
+
+    def _learn(self, plan: Plan, num_tokens: int, num_targets: int) -> None:
+        """Correct the estimate so that a trace like this one starts with the plan that worked."""
+        estimate = self.bytes_per_point(num_tokens, num_targets, recompute=False)
+        points = 0.999 if plan.recompute else plan.points + 0.5
+        self.correction = max(self.correction, self.budget() / (points * estimate))
 
     def budget(self) -> float:
         """Bytes that may be used now."""

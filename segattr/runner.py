@@ -64,9 +64,8 @@ def score_dataset(
 ) -> Iterator[Outcome]:
     """Score traces one after another and write each record as soon as it is there.
 
-    One bad trace does not stop the others: what the caller of `score_trace` would see as a
-        ValueError,
-    FloatingPointError or MemoryError becomes an outcome.
+    One bad trace does not stop the others: whatever `score_trace` raises becomes an outcome. Only
+    a file that cannot be written (OSError) ends the run.
 
     Yields:
         One `Outcome` a line, in order; traces the writer's file already holds are passed over as
@@ -82,10 +81,14 @@ def score_dataset(
         began = time.perf_counter()
         try:
             record = score_trace(ig, scorer, trace, encoding or {}, writer.settings)
+            writer.write(record)
+        except OSError:  # the file, not the trace: nothing after it could be written either
+            raise
         except TraceTooLongError as error:
             yield Outcome(line, "too long", error=str(error))
         except (ValueError, FloatingPointError, MemoryError) as error:
             yield Outcome(line, "failed", error=str(error))
+        except Exception as error:  # such as a chat template's own complaint
+            yield Outcome(line, "failed", error=f"{type(error).__name__}: {error}")
         else:
-            writer.write(record)
             yield Outcome(line, "scored", record, seconds=time.perf_counter() - began)

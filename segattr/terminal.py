@@ -17,7 +17,7 @@ def print_trace(record: Mapping[str, Any], console: Console) -> None:
 
     A mark stands before every segment, so kept and dropped can be told apart without colours too.
     """
-    console.print(Rule(f"trace {record['id']}", align="left"))
+    console.print(Rule(Text(f"trace {record['id']}"), align="left"))
     console.print(Text(f"question  {_question(record['question'])}"))
     console.print(Text(f"answer    {record['answer']}"))
     console.print(Text(_facts(record)))

@@ -10,6 +10,7 @@ Axes: ``T`` tokens, ``S`` segments.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,9 +114,9 @@ class Trace:
 
         The first key of `FIELDS` that the record has is taken, so LIMO's ``question, solution,
         answer`` work as they are. Chat data may have ``messages`` (or ``conversations`` with
-        ``from``/``value``) instead of question and reasoning: the last assistant turn is cut at
-        ``</think>``, or has ``reasoning_content``. A numeric answer becomes its text. What is not
-        used goes to ``metadata``.
+        ``from``/``value``) instead of question or reasoning: the last assistant turn is cut at
+        ``</think>``, or has ``reasoning_content``. A numeric answer becomes its text. What is
+        not used goes to ``metadata``.
 
         Args:
             record: One JSON object.
@@ -125,19 +126,27 @@ class Trace:
         Raises:
             ValueError: If a field is missing, empty or not text.
         """
-        record = {**record, **_from_chat(record)}
-        found = {name: _find(record, (fields or {}).get(name), name) for name in FIELDS}
+        names = fields or {}
+        own = {name for name in FIELDS if _find(record, names.get(name), name) is not None}
+        if not {"question", "reasoning"} <= own:
+            chat = _from_chat(record)
+            record = {**record, **{name: chat[name] for name in chat if name not in own}}
+            names = {name: key for name, key in names.items() if name in own}
+        found = {name: _find(record, names.get(name), name) for name in FIELDS}
         values = {name: record[key] for name, key in found.items() if key is not None}
         for name in ("question", "reasoning", "answer"):
             if values.get(name) is None:
-                tried = (fields or {}).get(name) or ", ".join(FIELDS[name])
+                tried = names.get(name) or ", ".join(FIELDS[name])
                 raise ValueError(
                     f"{name} must be given, got a record with the fields "
                     f"{', '.join(map(str, record)) or 'none'}. "
                     f"Looked for: {tried}. Name your own with fields={{{name!r}: ...}}."
                 )
-        if isinstance(values["answer"], (int, float)) and not isinstance(values["answer"], bool):
-            values["answer"] = str(values["answer"])
+        number = values["answer"]
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            if not math.isfinite(number):
+                raise ValueError(f"answer must be text or a number, got {number}. Mend the record.")
+            values["answer"] = str(number)
         if values.get("id") is not None:
             values["id"] = str(values["id"])
         used = set(found.values()) | {"messages", "conversations"}
@@ -265,12 +274,16 @@ def _from_chat(record: Mapping[str, Any]) -> dict[str, Any]:
     if not messages or messages[-1]["role"] != "assistant":
         return {}
     question = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]
-    if messages[-1].get("reasoning_content"):
-        return {
-            "question": question,
-            "reasoning": messages[-1]["reasoning_content"],
-            "response": messages[-1]["content"],
-        }
-    reasoning, closed, response = str(messages[-1]["content"]).partition("</think>")
-    reasoning = re.sub(r"^\s*<think>\n?", "", reasoning)
-    return {"question": question, "reasoning": reasoning, "response": response if closed else None}
+    last = messages[-1]
+    if last.get("reasoning_content"):
+        found = {"reasoning": last["reasoning_content"], "response": last["content"]}
+    elif isinstance(last["content"], str):
+        reasoning, closed, response = last["content"].partition("</think>")
+        reasoning = re.sub(r"^\s*<think>\n?", "", reasoning)
+        found = {"reasoning": reasoning, "response": response if closed else None}
+    else:
+        raise ValueError(
+            f"the assistant's content must be a string, got {type(last['content']).__name__}. "
+            "Join its parts to one text."
+        )
+    return {"question": question, **{k: v for k, v in found.items() if v is not None}}

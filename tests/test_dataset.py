@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from segattr import Trace
-from segattr.dataset import BadLine, ScoredWriter, read_scored, read_traces
+from segattr.dataset import RECORD_KEYS, BadLine, ScoredWriter, read_scored, read_traces
 
 GOOD = {"id": "a", "question": "q", "reasoning": "r", "answer": "1"}
-RECORD = {"id": "a", "segments": [], "settings": {"tau": 0.7}, "input_ids": []}
+RECORD = {"id": "a", **dict.fromkeys(sorted(RECORD_KEYS - {"id"})), "settings": {"tau": 0.7}}
 
 
 def write(path, *lines: bytes | dict):
@@ -69,8 +71,11 @@ def test_an_existing_file_is_not_touched_unasked(tmp_path):
     with pytest.raises(FileExistsError, match="--resume to continue it, --overwrite to replace it"):
         ScoredWriter(path, {"tau": 0.7})
     assert path.read_bytes() == before
-    with ScoredWriter(path, {"tau": 0.7}, overwrite=True):
-        assert path.read_bytes() == b""
+    with ScoredWriter(path, {"tau": 0.7}, overwrite=True) as writer:
+        assert path.read_bytes() == before  # there is nothing yet to put in its place
+        writer.write({**RECORD, "id": "b"})
+        writer.write({**RECORD, "id": "c"})
+    assert [record["id"] for record in read_scored(path)] == ["b", "c"]
 
 
 def test_resuming_knows_what_is_done_and_drops_half_a_line(tmp_path):
@@ -89,12 +94,49 @@ def test_a_file_with_other_settings_is_not_continued(tmp_path):
         ScoredWriter(path, {"tau": 0.9}, resume=True)
 
 
-def test_other_files_are_not_continued_or_cut(tmp_path):
+@pytest.mark.parametrize("content", ['{"hello": 1}\n', '{"hello": 1}', "notes", "a\nb", "\xff\n"])
+def test_other_files_are_not_continued_or_cut(tmp_path, content):
     path = tmp_path / "notes.jsonl"
-    path.write_text('{"hello": 1}\n')
-    with pytest.raises(ValueError, match="must hold scored traces, got something else in line 1"):
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match="must hold scored traces, got something else"):
         ScoredWriter(path, {}, resume=True)
-    assert path.read_text() == '{"hello": 1}\n'
+    assert path.read_text(encoding="latin-1") == content
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
+    """A real limit on the file's size, in a process of its own."""
+    path = tmp_path / "out.jsonl"
+    code = f"""
+import resource, signal
+from segattr.dataset import ScoredWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+record = {RECORD!r}
+with ScoredWriter({str(path)!r}, {{}}) as writer:
+    writer.write(record)
+    try:
+        writer.write({{**record, "text": "x" * 2000}})
+    except OSError:
+        print("refused")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "refused\n"
+    assert [record["id"] for record in read_scored(path)] == ["a"]
+    assert path.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"[" * 100_000, "brackets nested too deep"),
+        (b'{"id": "a", "score": NaN}', "got NaN, which is none"),
+    ],
+)
+def test_json_that_is_none(tmp_path, line, message):
+    ((_, bad),) = read_traces(write(tmp_path / "traces.jsonl", line))
+    assert message in bad.error
 
 
 def test_nan_is_never_written(tmp_path):

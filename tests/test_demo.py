@@ -116,4 +116,6 @@ def test_demo_command(capsys, tmp_path):
     assert "trace easy-03" in printed
     assert "AUROC" in printed
     assert main(["demo", "--id", "nonsense"]) == 2
+    assert main(["demo", "--out", str(tmp_path / "demo.jsonl")]) == 2
+    assert main(["demo", "--out", str(tmp_path / "no" / "folder.jsonl")]) == 2
     assert main(["show", str(tmp_path / "demo.jsonl")]) == 0

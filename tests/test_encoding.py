@@ -118,6 +118,8 @@ def test_a_tokenizer_without_chat_template_needs_a_prompt_template(demo):
     encoded = encode(Trace("Q {x}", "R", "3"), tokenizer, prompt_template="{question}\n")
     assert text_of(tokenizer, encoded.input_ids, encoded.prompt) == "Q {x}\n"
     assert text_of(tokenizer, encoded.response_ids) == "<eos>"
+    with pytest.raises(ValueError, match=r"prompt_template must hold \{question\}, got 'Q: \{q\}'"):
+        encode(Trace("Q", "R", "3"), tokenizer, prompt_template="Q: {q}")
     with pytest.raises(ValueError, match="one string, got chat messages"):
         encode(
             Trace([{"role": "user", "content": "Q"}], "R", "3"),

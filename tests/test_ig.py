@@ -185,6 +185,7 @@ def test_equals_captum(model, trace, rule, method):
 def test_one_backward_and_one_slice_of_logits_per_chunk(model, monkeypatch, num_targets):
     trace, steps, points = make_trace(num_targets), 7, 3
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, False))
+    ig = FastIG(model, steps=steps)
     backwards, shapes, calls = [], [], []
     grad = torch.autograd.grad
     monkeypatch.setattr(
@@ -196,7 +197,7 @@ def test_one_backward_and_one_slice_of_logits_per_chunk(model, monkeypatch, num_
     whole = model.register_forward_pre_hook(
         lambda _m, _a, kwargs: calls.append(kwargs), with_kwargs=True
     )
-    FastIG(model, steps=steps).attribute(trace)
+    ig.attribute(trace)
     head.remove(), whole.remove()
     assert len(backwards) == -(-steps // points)
     assert max(shape.numel() for shape in shapes) == points * num_targets * model.config.vocab_size
@@ -236,6 +237,14 @@ def test_a_missing_pad_token_falls_back_to_eos_with_a_warning(trace):
     assert attribution.settings["baseline_token_id"] == 1
 
 
+@pytest.mark.parametrize("pad", [-1, 96])
+def test_a_pad_token_without_an_embedding_is_none(trace, pad):
+    model = make_model("qwen2")
+    model.config.pad_token_id = pad
+    with pytest.warns(UserWarning, match="EOS token 1"):
+        assert FastIG(model, steps=2).attribute(trace).settings["baseline_token_id"] == 1
+
+
 def test_dtype_runs_a_converted_copy(trace):
     model = make_model("qwen2", dtype=torch.float32)
     attribution = FastIG(model, steps=3, dtype=torch.float64).attribute(trace)
@@ -261,6 +270,19 @@ def test_lora_wrapped_model(trace):
     changed = FastIG(wrapped, steps=3).attribute(trace).token_scores
     assert (changed - expected).abs().max() > 1e-3
     assert_close(changed, naive_ig(wrapped, trace, *nodes_and_weights("midpoint", 3)), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["embed_tokens"]}, {"trainable_token_indices": [3, 4]}]
+)
+def test_lora_on_the_embeddings(trace, settings):
+    from peft import LoraConfig, get_peft_model
+
+    model = make_model("qwen2", tie_word_embeddings=False)
+    expected = FastIG(model, steps=3, baseline="mean").attribute(trace).token_scores
+    wrapped = get_peft_model(model, LoraConfig(r=2, **settings))
+    got = FastIG(wrapped, steps=3, baseline="mean").attribute(trace).token_scores
+    assert_close(got, expected)
 
 
 def test_sharded_model(trace):
@@ -376,6 +398,7 @@ def test_models_that_are_no_causal_lm_are_refused():
     from transformers import (
         BertConfig,
         BertForMaskedLM,
+        BertLMHeadModel,
         Qwen2Model,
         T5Config,
         T5ForConditionalGeneration,
@@ -395,6 +418,9 @@ def test_models_that_are_no_causal_lm_are_refused():
         )
     with pytest.raises(ValueError, match="encoder-only models are not supported"):
         FastIG(BertForMaskedLM(BertConfig(**small, vocab_size=32)))
+    with pytest.raises(ValueError, match="must be causal, got BertLMHeadModel"):
+        FastIG(BertLMHeadModel(BertConfig(**small, vocab_size=32)))
+    FastIG(BertLMHeadModel(BertConfig(**small, vocab_size=32, is_decoder=True)))
     with pytest.raises(ValueError, match="language-modelling head, got Qwen2Model"):
         FastIG(Qwen2Model(make_model("qwen2").config))
     with pytest.raises(TypeError, match="must be a transformers PreTrainedModel, got Linear"):

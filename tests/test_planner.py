@@ -124,6 +124,24 @@ def test_the_next_trace_starts_with_what_fitted():
     assert tried[first] == (2, False)
 
 
+def test_a_trace_that_fits_no_plan_does_not_slow_the_others():
+    model, trace = make_model("qwen2"), make_trace()
+    ig, _ = failing_above(-1, model, steps=8)
+    with pytest.raises(MemoryError):
+        ig.attribute(trace)
+    assert ig.planner.plan(34, 3, 8) == Plan(8, False)
+
+
+def test_the_next_trace_recomputes_if_that_fitted():
+    model, trace = make_model("qwen2"), make_trace()
+    ig, tried = failing_above(0, model, steps=4)
+    ig.planner.max_memory = 10**9
+    ig.attribute(trace)
+    first = len(tried)
+    ig.attribute(trace)
+    assert tried[first][1] is True
+
+
 def test_other_errors_pass_through():
     ig = FastIG(make_model("qwen2"), steps=2)
     ig.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)

@@ -62,6 +62,22 @@ def test_records_of_many_shapes(record):
     assert trace.metadata == {}
 
 
+def test_own_fields_come_before_the_chat():
+    chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "R</think>S"}]
+    both = {"problem": "q", "solution": "r", "response": "s", "answer": "4", "messages": chat}
+    trace = Trace.from_record(both)
+    assert (trace.question, trace.reasoning, trace.response) == ("q", "r", "s")
+    trace = Trace.from_record({"problem": "q", "answer": "4", "messages": chat})
+    assert (trace.question, trace.reasoning, trace.response) == ("q", "R", "S")
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "r</think>s"}]])
+def test_chat_content_that_is_no_text_is_refused(content):
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
+    with pytest.raises(ValueError, match="assistant's content must be a string"):
+        Trace.from_record({"messages": chat, "answer": "4"})
+
+
 def test_own_field_names_and_metadata():
     trace = Trace.from_record(
         {"question": "q", "cot": "r", "answer": "a", "id": 7, "source": "x"}, {"reasoning": "cot"}
@@ -90,6 +106,7 @@ def test_own_field_names_and_metadata():
             "must be text, got int",
         ),
         ({"question": "q", "reasoning": "ab\ud83d", "answer": "a"}, "surrogate .* at character 2"),
+        ({"question": "q", "reasoning": "r", "answer": float("nan")}, "text or a number, got nan"),
         ({}, "question must be given, got a record with the fields none"),
     ],
 )

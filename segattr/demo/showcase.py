@@ -52,30 +52,34 @@ def score_demo(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return scored
 
 
-def run_demo(wanted: str, out: Path | None) -> int:
-    """Score the bundled traces, show one of them, and print the comparison; return the exit
-    code."""
+def run_demo(wanted: str, out: Path | None) -> None:
+    """Score the bundled traces, show one of them, and print the comparison.
+
+    Args:
+        wanted: Id of the trace to show.
+        out: Where to write the scored traces; a new file.
+
+    Raises:
+        ValueError: If there is no such trace.
+        OSError: If ``out`` has content or cannot be written.
+    """
     records = load_records()
-    console = Console(highlight=False, soft_wrap=True)
-    if wanted not in {record["id"] for record in records}:
-        Console(stderr=True).print(
-            f"--id must be one of {', '.join(r['id'] for r in records)}, got {wanted!r}."
-        )
-        return 2
+    if wanted not in (ids := [record["id"] for record in records]):
+        raise ValueError(f"--id must be one of {', '.join(ids)}, got {wanted!r}.")
+    writer = None if out is None else ScoredWriter(out, SETTINGS)
     scored = score_demo(records)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     print_trace(next(record for record in scored if record["id"] == wanted), console)
+    title = f"all {len(scored)} bundled traces, with what is known about their segments"
     console.print()
-    console.rule(
-        f"all {len(scored)} bundled traces, with what is known about their segments", align="left"
-    )
+    console.rule(title, align="left")
     for line in comparison(scored):
         console.print(line)
-    if out is not None:
-        with ScoredWriter(out, SETTINGS, overwrite=True) as writer:
+    if writer is not None:
+        with writer:
             for record in scored:
                 writer.write(record)
         console.print(f"written to {out}; look at another with: segattr show {out} --id ID")
-    return 0
 
 
 def comparison(scored: Sequence[Mapping[str, Any]]) -> list[str]:

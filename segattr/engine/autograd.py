@@ -103,6 +103,25 @@ def require_causal_lm(model: nn.Module) -> None:
             f"model must accept logits_to_keep in its forward, got {name}, which does not. "
             "Update transformers, or the model's own code."
         )
+    _require_causal(model)
+
+
+def _require_causal(model: nn.Module) -> None:
+    """Raise if a token's logits depend on the token after it.
+
+    The gradient is exactly zero where attention is masked, whatever the dtype.
+    """
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    with torch.inference_mode(False), frozen(model), torch.enable_grad():
+        ids = torch.zeros(1, 2, dtype=torch.int64, device=next(embed.parameters()).device)
+        points = embed(ids).detach().requires_grad_()
+        logits = model(inputs_embeds=points, use_cache=False, logits_to_keep=2).logits
+        (gradient,) = torch.autograd.grad(logits[0, 0].sum(), points)
+    if gradient[0, 1].nan_to_num().count_nonzero():
+        raise ValueError(
+            f"model must be causal, got {type(unwrapped(model)).__name__}, whose tokens see those "
+            "after them. Encoder-only models are not supported; set is_decoder if it is a decoder."
+        )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

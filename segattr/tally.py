@@ -1,0 +1,68 @@
+"""What a run remembers of its outcomes, and the summary it prints."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segattr.runner import Outcome
+
+
+@dataclass
+class Tally:
+    """What is remembered of a run's outcomes: a few numbers each."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    lengths: list[int] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        self.kinds[outcome.kind] += 1
+        self.seconds += outcome.seconds
+        if outcome.record is not None:
+            self.lengths.append(len(outcome.record["token_scores"]))
+            self.kept.append(_kept_share(outcome.record))
+            self.gaps.append(outcome.record["completeness_gap"])
+
+    def lines(self) -> Iterator[str]:
+        """The summary."""
+        counts = [f"{count} {kind}" for kind, count in self.kinds.items()]
+        yield ", ".join(counts)
+        if self.lengths:
+            yield (
+                f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
+                f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
+            )
+            yield (
+                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
+                f"median completeness gap {statistics.median(self.gaps):.1%}"
+            )
+
+
+def _kept_share(record: Mapping[str, Any]) -> float:
+    """Share of the reasoning's tokens in kept segments."""
+    start, stop = record["prompt"][1], record["segments"][-1]["span"][1]
+    spans = [segment["span"] for segment in record["segments"] if segment["kept"]]
+    return sum(stop - start for start, stop in spans) / (stop - start)
+
+
+def _peak_memory() -> int:
+    """Bytes: of the GPU if one was used, else of this process."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
