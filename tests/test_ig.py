@@ -419,7 +419,7 @@ def test_models_that_are_no_causal_lm_are_refused():
     with pytest.raises(ValueError, match="encoder-only models are not supported"):
         FastIG(BertForMaskedLM(BertConfig(**small, vocab_size=32)))
     # Older transformers: no logits_to_keep for BERT; newer: it would run, seeing the answer.
-    with pytest.raises(ValueError, match="must be causal|must accept logits_to_keep"):
+    with pytest.raises(ValueError, match=r"must be causal|must accept logits_to_keep"):
         FastIG(BertLMHeadModel(BertConfig(**small, vocab_size=32)))
     with pytest.raises(ValueError, match="language-modelling head, got Qwen2Model"):
         FastIG(Qwen2Model(make_model("qwen2").config))
