@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from segattr.runner import Outcome
 
 
+WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores deserve more points
+
+
 @dataclass
 class Tally:
     """What is remembered of a run's outcomes: a few numbers each."""
@@ -40,10 +43,10 @@ class Tally:
                 f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
                 f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
             )
-            yield (
-                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
-                f"median completeness gap {statistics.median(self.gaps):.1%}"
-            )
+            yield f"{statistics.mean(self.kept):.0%} of the reasoning kept on average"
+            wide = sum(gap > WIDE_GAP for gap in self.gaps)
+            advice = f", above {WIDE_GAP:.0%} for {wide} traces: raise --steps" if wide else ""
+            yield f"completeness gap {statistics.median(self.gaps):.1%} in the median{advice}"
 
 
 def _kept_share(record: Mapping[str, Any]) -> float:

@@ -34,6 +34,7 @@ def test_score_then_show(traces, tmp_path, capsys):
     summary = capsys.readouterr().err
     assert "3 scored" in summary
     assert "traces/min" in summary
+    assert "above 5% for 3 traces: raise --steps" in summary  # two points are far too few
     records = list(read_scored(out))
     assert [record["id"] for record in records] == ["easy-01", "easy-02", "easy-03"]
     for record in records:
