@@ -45,8 +45,7 @@ class Attribution:
 
     @property
     def completeness_gap(self) -> float | None:
-        """``|sum a - (F(x) - F(x'))| / |F(x) - F(x')|``, the axiom's own error bar; ``None``
-        without a baseline."""
+        """``|sum a - (F(x) - F(x'))| / |F(x) - F(x')|``; None for methods without a baseline."""
         if self.baseline_logprob is None:
             return None
         change = self.target_logprob - self.baseline_logprob

@@ -36,8 +36,7 @@ def blend(inputs: Tensor, baseline: Tensor, alphas: Tensor) -> Tensor:
 
 
 def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor, weights: Tensor) -> Tensor:
-    """Return each token's share of the integral, ``sum_k weights[k] <inputs - baseline,
-    gradients[k]>`` over ``D``.
+    """Return each token's share, ``sum_k weights[k] <inputs - baseline, gradients[k]>``.
 
     One path point at a time, so nothing of size ``[K, T, D]`` is made.
 

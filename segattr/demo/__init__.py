@@ -24,6 +24,5 @@ def load_demo(folder: Path = ASSETS) -> tuple[PreTrainedModel, PreTrainedTokeniz
 
 
 def load_records() -> list[dict[str, Any]]:
-    """Load the bundled traces: the fields of a trace, and ``kinds``, the true kind of every
-    segment."""
+    """Load the bundled traces: a trace's fields, and ``kinds``, the truth about its segments."""
     return [json.loads(line) for line in TRACES.read_text(encoding="utf-8").splitlines()]

@@ -1,5 +1,4 @@
-"""How often a model answers the synthetic world's questions when it is given the trace, or parts of
-it."""
+"""How often a model answers the world's questions, given the trace or parts of it."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ def accuracy(
     samples: Iterable[Sample],
     without: frozenset[str] = frozenset(),
 ) -> float:
-    """Fraction of samples answered correctly, with the segments of some kinds taken out of the
-    trace."""
+    """Fraction of samples answered correctly, without the segments of some kinds."""
     right = [
         answers_correctly(model, encode(Trace(s.question, s.without(without), s.answer), tokenizer))
         for s in samples
@@ -44,8 +42,7 @@ def accuracy(
 def accuracy_report(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> dict[str, float]:
-    """Accuracy on fresh questions of every level, given the whole trace and without the necessary
-    segments."""
+    """Accuracy on fresh questions of every level, with and without what is necessary."""
     report = {}
     for name, level in LEVELS.items():
         samples = [sample(rng, level) for rng in [random.Random(seed)] for _ in range(count)]

@@ -26,8 +26,7 @@ RANDOM, DERIVABLE, RECALL = 0.15, 1.0, 2.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of the curriculum: it ends at a share of the steps; ``drills`` is the share of drills in
-    a batch."""
+    """Part of the curriculum: where it ends (share of the steps), and its share of drills."""
 
     end: float
     drills: float

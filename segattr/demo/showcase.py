@@ -1,5 +1,4 @@
-"""What ``segattr demo`` prints: one scored trace, and how well the scores agree with what is
-known."""
+"""What ``segattr demo`` prints: one scored trace, and how the scores compare with the truth."""
 
 from __future__ import annotations
 
@@ -25,15 +24,9 @@ from segattr.trace import Trace
 
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent
 # by chance, so the consistency filter is off.
-SETTINGS = {
-    "model": "bundled",
-    "rule": "midpoint",
-    "steps": 50,
-    "baseline": "pad",
-    "scope": "reasoning",
-    "tau": 0.7,
-    "beta": 1.0,
-}
+METHOD: dict[str, Any] = {"rule": "midpoint", "steps": 50, "baseline": "pad", "scope": "reasoning"}
+SELECTION: dict[str, Any] = {"tau": 0.7, "beta": 1.0}
+SETTINGS = {"model": "bundled", **METHOD, **SELECTION}
 FRESH_QUESTIONS = 50
 
 
@@ -41,8 +34,8 @@ def score_demo(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Score bundled traces; every segment of the result also has its true ``kind``."""
     transformers.utils.logging.disable_progress_bar()
     model, tokenizer = load_demo()
-    ig = FastIG(model, tokenizer, rule="midpoint", steps=50, scope="reasoning")
-    scorer = SegmentScorer(tau=0.7, beta=1.0)
+    ig = FastIG(model, tokenizer, **METHOD)
+    scorer = SegmentScorer(**SELECTION)
     scored = []
     for record in track(records, "scoring", console=Console(stderr=True)):
         result = score_trace(ig, scorer, Trace.from_record(record), {}, SETTINGS)
@@ -102,8 +95,7 @@ def comparison(scored: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def auroc(segments: Sequence[Mapping[str, Any]]) -> float | None:
-    """Probability that strength ranks a necessary segment above a redundant one; None if a side is
-    empty."""
+    """Probability that a necessary segment is stronger than a redundant one, if there are both."""
     necessary = np.array([s["strength"] for s in segments if s["kind"] in NECESSARY])
     redundant = np.array([s["strength"] for s in segments if s["kind"] in REDUNDANT])
     if not len(necessary) or not len(redundant):

@@ -57,8 +57,7 @@ class AutogradEngine:
     def accumulate(
         self, alphas: Tensor, weights: Tensor, recompute: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return F at the path points, ``[K]``, and the tokens' weighted share of the integral,
-        ``[T]``.
+        """Return F at the path points, ``[K]``, and the tokens' shares of the integral, ``[T]``.
 
         One forward and one backward for all points and all answer tokens together.
         """
@@ -132,8 +131,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no weight gradients for the duration; everything is as before
-    afterwards."""
+    """Evaluation mode and no weight gradients for the duration; then all is as before."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     training = [module for module in model.modules() if module.training]
     try:
