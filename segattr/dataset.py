@@ -142,6 +142,13 @@ def scored_record(
     }
 
 
+def reasoning_tokens(record: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens in kept segments, and in all segments, of a scored record."""
+    lengths = [(stop - start) for start, stop in (s["span"] for s in record["segments"])]
+    kept = (n for n, s in zip(lengths, record["segments"], strict=True) if s["kept"])
+    return sum(kept), sum(lengths)
+
+
 class ScoredWriter:
     """Appends scored traces to a JSONL file, each line whole or not at all.
 

@@ -128,8 +128,8 @@ class Planner:
         raise MemoryError(
             f"{num_tokens} tokens must fit in memory, got out of memory with every plan tried "
             f"({'; '.join(map(str, tried))}). {available:.2f} GiB may be used beyond the weights; "
-            f"one point with recomputed layers needs about {needed:.2f} GiB by estimate, more than "
-            "that by this experience. Use a lower dtype, shard with device_map, or skip the trace."
+            f"one point with recomputed layers needs {max(needed, available):.2f} GiB or more. "
+            "Use a lower dtype, shard with device_map, or skip the trace."
         )
 
     def _learn(self, plan: Plan, num_tokens: int, num_targets: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from segattr.dataset import reasoning_tokens
 
 if TYPE_CHECKING:
     from segattr.runner import Outcome
@@ -31,7 +33,8 @@ class Tally:
         self.seconds += outcome.seconds
         if outcome.record is not None:
             self.lengths.append(len(outcome.record["token_scores"]))
-            self.kept.append(_kept_share(outcome.record))
+            kept, tokens = reasoning_tokens(outcome.record)
+            self.kept.append(kept / tokens)
             self.gaps.append(outcome.record["completeness_gap"])
 
     def lines(self) -> Iterator[str]:
@@ -47,13 +50,6 @@ class Tally:
             wide = sum(gap > WIDE_GAP for gap in self.gaps)
             advice = f", above {WIDE_GAP:.0%} for {wide} traces: raise --steps" if wide else ""
             yield f"completeness gap {statistics.median(self.gaps):.1%} in the median{advice}"
-
-
-def _kept_share(record: Mapping[str, Any]) -> float:
-    """Share of the reasoning's tokens in kept segments."""
-    start, stop = record["prompt"][1], record["segments"][-1]["span"][1]
-    spans = [segment["span"] for segment in record["segments"] if segment["kept"]]
-    return sum(stop - start for start, stop in spans) / (stop - start)
 
 
 def _peak_memory() -> int:

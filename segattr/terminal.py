@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from segattr.dataset import reasoning_tokens
+
 BAR = 20
 
 
@@ -56,14 +58,12 @@ def _facts(record: Mapping[str, Any]) -> str:
 
 
 def _summary(record: Mapping[str, Any]) -> str:
-    segments = record["segments"]
-    kept = [segment for segment in segments if segment["kept"]]
-    tokens = sum(stop - start for start, stop in (segment["span"] for segment in segments))
-    kept_tokens = sum(stop - start for start, stop in (segment["span"] for segment in kept))
+    flags = [segment["kept"] for segment in record["segments"]]
+    kept, tokens = reasoning_tokens(record)
+    settings = record["settings"]
     return (
-        f"{len(kept)} of {len(segments)} segments kept, {kept_tokens} of {tokens} reasoning tokens "
-        f"({kept_tokens / tokens:.0%}); tau {record['settings']['tau']}, beta "
-        f"{record['settings']['beta']}"
+        f"{sum(flags)} of {len(flags)} segments kept, {kept} of {tokens} reasoning tokens "
+        f"({kept / tokens:.0%}); tau {settings['tau']}, beta {settings['beta']}"
     )
 
 

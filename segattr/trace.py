@@ -130,8 +130,7 @@ class Trace:
         own = {name for name in FIELDS if _find(record, names.get(name), name) is not None}
         if not {"question", "reasoning"} <= own:
             chat = _from_chat(record)
-            record = {**record, **{name: chat[name] for name in chat if name not in own}}
-            names = {name: key for name, key in names.items() if name in own}
+            record = {**record, **{n: chat[n] for n in chat if n not in own and n not in names}}
         found = {name: _find(record, names.get(name), name) for name in FIELDS}
         values = {name: record[key] for name, key in found.items() if key is not None}
         for name in ("question", "reasoning", "answer"):

@@ -29,7 +29,7 @@ def test_equals_the_definition_for_every_kind_of_model(name, trace):
     model = make_model(name)
     attribution = FastIG(model, rule="midpoint", steps=6, baseline=0).attribute(trace)
     assert_close(
-        attribution.token_scores, naive_ig(model, trace, *nodes_and_weights("midpoint", 6)), 1e-6
+        attribution.token_scores, naive_ig(model, trace, *nodes_and_weights("midpoint", 6))
     )
 
 
@@ -38,7 +38,7 @@ def test_equals_the_definition_for_every_kind_of_model(name, trace):
 def test_equals_the_definition_for_every_rule_and_scope(model, trace, rule, scope):
     attribution = FastIG(model, rule=rule, steps=5, scope=scope).attribute(trace)
     expected = naive_ig(model, trace, *nodes_and_weights(rule, 5), scope=scope)
-    assert_close(attribution.token_scores, expected, 1e-6)
+    assert_close(attribution.token_scores, expected)
 
 
 @pytest.mark.parametrize("case", range(6))
@@ -82,7 +82,7 @@ def test_official_in_bfloat16_is_as_close_to_exact_as_the_published_code():
         (values := torch.tensor([x for segment in golden[key] for x in segment])) / values.norm()
         for key in ("scores_float64", "scores_bfloat16")
     )
-    assert (ours - exact).norm() <= 1.1 * (published - exact).norm()
+    assert (ours - exact).norm() <= (published - exact).norm()
 
 
 def test_completeness_holds(model, trace):
@@ -104,7 +104,7 @@ def test_the_bias_of_linspace_is_reproduced(model, trace):
     )
     ends = sum(naive_ig(model, trace, torch.tensor([a]), torch.tensor([1.0])) for a in (0.0, 1.0))
     expected = (steps - 1) / steps * trapezoid.token_scores + ends / (2 * steps)
-    assert_close(linspace.token_scores, expected, 1e-6)
+    assert_close(linspace.token_scores, expected)
     assert linspace.completeness_gap > 10 * trapezoid.completeness_gap
 
 
@@ -251,9 +251,7 @@ def test_dtype_runs_a_converted_copy(trace):
     assert attribution.token_scores.dtype == torch.float64
     assert model.dtype == torch.float32
     assert_close(
-        attribution.token_scores,
-        naive_ig(model.double(), trace, *nodes_and_weights("midpoint", 3)),
-        1e-6,
+        attribution.token_scores, naive_ig(model.double(), trace, *nodes_and_weights("midpoint", 3))
     )
 
 
@@ -269,7 +267,7 @@ def test_lora_wrapped_model(trace):
             torch.nn.init.normal_(parameter, std=0.3)
     changed = FastIG(wrapped, steps=3).attribute(trace).token_scores
     assert (changed - expected).abs().max() > 1e-3
-    assert_close(changed, naive_ig(wrapped, trace, *nodes_and_weights("midpoint", 3)), 1e-6)
+    assert_close(changed, naive_ig(wrapped, trace, *nodes_and_weights("midpoint", 3)))
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,7 @@ def test_segments_without_attribution_have_no_strength():
     ).all()
 
 
-@pytest.mark.parametrize(
-    "change", [lambda a: -a, lambda a: 1e-6 * a, lambda a: 1e6 * a, lambda a: a.flip(0).flip(0)]
-)
+@pytest.mark.parametrize("change", [lambda a: -a, lambda a: 1e-6 * a, lambda a: 1e6 * a])
 def test_sign_and_scale_change_nothing(change):
     whole = attribution([1.0, -2.0], [3.0, 2.0], [0.5, -0.4, 0.1])
     changed = Attribution(change(whole.token_scores), whole.encoded, -1.0, -2.0, 1)

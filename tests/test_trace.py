@@ -71,6 +71,13 @@ def test_own_fields_come_before_the_chat():
     assert (trace.question, trace.reasoning, trace.response) == ("q", "R", "S")
 
 
+def test_a_named_field_that_is_missing_is_not_replaced_by_another():
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r</think>"}]
+    for other in ({"solution": "r"}, {"messages": chat}):
+        with pytest.raises(ValueError, match=r"reasoning must be given.* Looked for: cot"):
+            Trace.from_record({"question": "q", "answer": "4", **other}, {"reasoning": "cot"})
+
+
 @pytest.mark.parametrize("content", [None, [{"type": "text", "text": "r</think>s"}]])
 def test_chat_content_that_is_no_text_is_refused(content):
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]

@@ -94,8 +94,7 @@ def require_causal_lm(model: nn.Module) -> None:
     if not bare.can_generate():
         raise ValueError(
             f"model must be a causal LM with a language-modelling head, got {name}, which cannot "
-            "generate. "
-            "Load it with AutoModelForCausalLM; encoder-only models are not supported."
+            "generate. Load it with AutoModelForCausalLM; encoder-only models are not supported."
         )
     if "logits_to_keep" not in inspect.signature(bare.forward).parameters:
         raise ValueError(
@@ -154,9 +153,8 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
     layers = [
         module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
     ]
-    before = [
-        layer.__dict__.get("forward") for layer in layers
-    ]  # set by accelerate's hooks, for instance
+    # An instance may have a forward of its own, from accelerate's hooks for instance.
+    before = [layer.__dict__.get("forward") for layer in layers]
     try:
         for layer in layers:
             layer.forward = partial(
