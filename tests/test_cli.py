@@ -254,7 +254,10 @@ def test_interrupt_leaves_a_readable_file(tmp_path):
     many = [{**record, "id": f"{record['id']}-{i}"} for i in range(20) for record in records]
     traces.write_text("".join(json.dumps(record) + "\n" for record in many))
     command = [sys.executable, "-m", "segattr.cli", "score", str(traces), *MODEL, "--out", str(out)]
+    # A shell's background jobs ignore SIGINT, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not (out.exists() and out.read_bytes().count(b"\n") >= 2):
         assert time.monotonic() < deadline, "nothing was written in time"
