@@ -1,7 +1,9 @@
 """Every op in plain torch: its definition, its CPU path and the oracle of its tests.
 
-Arithmetic is float32, or float64 when the tensors are; results are rounded once.
-Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size, ``S`` segments.
+Arithmetic is float32, or float64 when the tensors are, and results are rounded once; forward ops
+of the decoder also round where transformers' own modules do, so that they compute the same F.
+Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size, ``H`` heads, ``E`` head size, ``F`` MLP
+width, ``S`` segments.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -52,9 +55,135 @@ def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor, weights: Tenso
     wide = compute_dtype(gradients.dtype)
     difference = inputs.to(wide) - baseline.to(wide)  # [T, D]
     total = difference.new_zeros(difference.shape[0])
-    for gradient, weight in zip(gradients, weights.tolist(), strict=True):
+    for gradient, weight in zip(gradients, weights.to(total), strict=True):
         total += weight * (difference * gradient.to(wide)).sum(-1)
     return total
+
+
+def rms_norm(
+    hidden: Tensor, weight: Tensor, eps: float, delta: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add ``delta`` to the residual stream and normalise the sum.
+
+    ``total = hidden + delta``, ``normed = weight * (total * rstd)`` with
+    ``rstd = 1 / sqrt(mean(total^2) + eps)``; ``total`` and the bracket are rounded, as transformers
+    does (Zhang & Sennrich, 2019).
+
+    Args:
+        hidden: Any float dtype, contiguous, ``[..., D]``.
+        weight: Same dtype, ``[D]``.
+        eps: Added to the mean square.
+        delta: Same dtype and shape as ``hidden``, contiguous; its memory takes the sum.
+
+    Returns:
+        ``normed`` ``[..., D]``, ``total`` ``[..., D]`` (``hidden`` itself without a delta) and
+        ``rstd`` ``[...]``, float32 (float64 for float64 tensors).
+    """
+    total = hidden if delta is None else delta.add_(hidden)
+    wide = total.to(compute_dtype(total.dtype))
+    rstd = wide.square().mean(-1).add_(eps).rsqrt_()
+    return (wide * rstd[..., None]).to(total.dtype).mul_(weight), total, rstd
+
+
+def rms_norm_backward(
+    grad: Tensor, hidden: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """Return the gradient of the residual stream below a norm.
+
+    ``rstd (g - h mean(g h)) + residual`` with ``g = weight * grad`` and ``h = hidden * rstd``.
+
+    Args:
+        grad: Gradient of the norm's output, contiguous, ``[..., D]``; its memory takes the result.
+        hidden: What was normalised, ``[..., D]``.
+        weight: ``[D]``.
+        rstd: What `rms_norm` returned, ``[...]``.
+        residual: Gradient that flows past the norm, ``[..., D]``.
+    """
+    wide = compute_dtype(grad.dtype)
+    scale = rstd[..., None]
+    scaled = grad.to(wide) * weight.to(wide)
+    unit = hidden.to(wide) * scale
+    mean = torch.linalg.vecdot(scaled, unit)[..., None] / unit.shape[-1]
+    result = scaled.sub_(unit.mul_(mean)).mul_(scale)
+    return grad.copy_(result if residual is None else result.add_(residual))
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return ``silu(gate) * up``, ``[..., F]``; silu's value is rounded (Shazeer, 2020)."""
+    return F.silu(gate).mul_(up)
+
+
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``gate`` and ``up``, in their memory.
+
+    ``d gate = grad * up * silu'(gate)``, ``d up = grad * silu(gate)``; all contiguous ``[..., F]``.
+    """
+    wide = compute_dtype(grad.dtype)
+    grad, wide_gate = grad.to(wide), gate.to(wide)
+    by_up = grad * up
+    torch.mul(grad, F.silu(wide_gate), out=up)
+    return gate.copy_(torch.ops.aten.silu_backward(by_up, wide_gate)), up
+
+
+def rope(
+    heads: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None = None, eps: float = 0.0
+) -> Tensor:
+    """Rotate queries or keys to their positions, after the per-head norm if there is one.
+
+    With ``x1, x2`` the halves of a head: ``x1 cos1 - x2 sin1`` and ``x2 cos2 + x1 sin2`` (Su et
+    al., 2021), each product rounded as transformers does.
+
+    Args:
+        heads: Contiguous, ``[K, T, H, E]``.
+        cos: Same dtype, ``[T, E]``.
+        sin: Likewise.
+        weight: Of the norm over each head (Qwen3), ``[E]``.
+        eps: Of that norm.
+
+    Returns:
+        ``[K, T, H, E]``: in the memory of ``heads`` without a norm, new with one, whose backward
+        needs ``heads``.
+    """
+    rotated = heads if weight is None else rms_norm(heads, weight, eps)[0]
+    first, second = rotated.chunk(2, dim=-1)
+    (cos1, cos2), (sin1, sin2) = (part[:, None].chunk(2, dim=-1) for part in (cos, sin))
+    new_first = (first * cos1).sub_(second * sin1)
+    second.copy_((second * cos2).add_(first * sin2))
+    first.copy_(new_first)
+    return rotated
+
+
+def rope_backward(
+    grad: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: Tensor | None = None,
+    weight: Tensor | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """Return the gradient of what `rope` was given.
+
+    Args:
+        grad: ``[K, T, H, E]``, each head contiguous.
+        cos: ``[T, E]``.
+        sin: Likewise.
+        heads: What `rope` was given, contiguous, ``[K, T, H, E]``; with ``weight`` only.
+        weight: As in `rope`.
+        eps: As in `rope`.
+
+    Returns:
+        Contiguous ``[K, T, H, E]``, in the memory of ``grad`` if that is contiguous.
+    """
+    wide = compute_dtype(grad.dtype)
+    first, second = grad.to(wide).chunk(2, dim=-1)
+    (cos1, cos2), (sin1, sin2) = (part[:, None].chunk(2, dim=-1) for part in (cos, sin))
+    turned = torch.cat([first * cos1 + second * sin2, second * cos2 - first * sin1], dim=-1)
+    if weight is not None:
+        assert heads is not None
+        wide_heads = heads.to(wide)
+        rstd = (wide_heads.square().mean(-1) + eps).rsqrt()
+        turned = rms_norm_backward(turned, wide_heads, weight, rstd)
+    return grad.copy_(turned) if grad.is_contiguous() else turned.to(grad.dtype).contiguous()
 
 
 def segment_sum(attribution: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -70,7 +199,8 @@ def segment_sum(attribution: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[
         ``(signed, absolute)``, float64 ``[S]`` each. An empty span gives 0.
     """
     values = attribution.double()
-    parts = [values[start:stop] for start, stop in spans]
-    return torch.stack([part.sum() for part in parts]), torch.stack(
-        [part.abs().sum() for part in parts]
-    )
+    signed, absolute = values.new_zeros(2, len(spans))
+    for index, (start, stop) in enumerate(spans):
+        signed[index] = values[start:stop].sum()
+        absolute[index] = values[start:stop].abs().sum()
+    return signed, absolute

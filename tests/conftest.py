@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -10,11 +11,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
+
 import transformers
 from torch import Tensor
 
 from segattr import EncodedTrace
 from segattr.demo import load_demo, load_records
+from segattr.engine.decoder import FAMILIES
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -109,6 +115,20 @@ def naive_ig(
         (gradient,) = torch.autograd.grad(target_logprob(model, point, encoded), point)
         total += weight * gradient
     return ((inputs - baseline) * total).sum(-1)
+
+
+def exact_norm(self, hidden: Tensor) -> Tensor:
+    """RMSNorm in the dtype of its input; transformers has float32 even in a float64 model."""
+    mean_square = hidden.pow(2).mean(-1, keepdim=True)
+    return self.weight * (hidden * torch.rsqrt(mean_square + self.variance_epsilon))
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    """Give the fused engine's models norms in float64, so that it must equal them to rounding."""
+    for family, prefix in FAMILIES.items():
+        modeling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+        monkeypatch.setattr(getattr(modeling, f"{prefix}RMSNorm"), "forward", exact_norm)
 
 
 @pytest.fixture

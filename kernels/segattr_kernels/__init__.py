@@ -1,0 +1,24 @@
+"""The ops of `segattr.reference` as Triton kernels: same names, arguments, results and memory.
+
+Static launch shapes, no autotuning, no atomics: the same call gives the same bits. Needs Triton
+and CUDA tensors, or ``TRITON_INTERPRET=1`` set before the import.
+"""
+
+from segattr_kernels.blend import blend
+from segattr_kernels.path_dot import path_dot
+from segattr_kernels.rms_norm import rms_norm, rms_norm_backward
+from segattr_kernels.rope import rope, rope_backward
+from segattr_kernels.segment_sum import segment_sum
+from segattr_kernels.swiglu import swiglu, swiglu_backward
+
+__all__ = [
+    "blend",
+    "path_dot",
+    "rms_norm",
+    "rms_norm_backward",
+    "swiglu",
+    "swiglu_backward",
+    "rope",
+    "rope_backward",
+    "segment_sum",
+]

@@ -1,0 +1,106 @@
+"""Which models the fused engine knows: their modules, one by one, and what of them it cannot run.
+
+A model is judged by its module tree, not by its name: every module must be exactly the class that
+transformers has at this place, with plain weights and without hooks, so that what the fused engine
+computes is what the model's own forward would.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "mistral": "Mistral"}
+# Place in the tree -> class; {0} is the family's folder in transformers, {1} its prefix.
+HOME = "transformers.models.{0}.modeling_{0}.{1}"
+LINEAR = "torch.nn.modules.linear.Linear"
+LAYER = "model.layers.*"
+TREE = {
+    "": HOME + "ForCausalLM",
+    "model": HOME + "Model",
+    "model.embed_tokens": "torch.nn.modules.sparse.Embedding",
+    "model.layers": "torch.nn.modules.container.ModuleList",
+    LAYER: HOME + "DecoderLayer",
+    f"{LAYER}.self_attn": HOME + "Attention",
+    **{f"{LAYER}.self_attn.{name}_proj": LINEAR for name in "qkvo"},
+    f"{LAYER}.self_attn.q_norm": HOME + "RMSNorm",
+    f"{LAYER}.self_attn.k_norm": HOME + "RMSNorm",
+    f"{LAYER}.mlp": HOME + "MLP",
+    **{f"{LAYER}.mlp.{name}_proj": LINEAR for name in ("gate", "up", "down")},
+    f"{LAYER}.mlp.act_fn": "transformers.activations.SiLUActivation",
+    f"{LAYER}.input_layernorm": HOME + "RMSNorm",
+    f"{LAYER}.post_attention_layernorm": HOME + "RMSNorm",
+    "model.norm": HOME + "RMSNorm",
+    "model.rotary_emb": HOME + "RotaryEmbedding",
+    "lm_head": LINEAR,
+}
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+FLASH = re.compile(r"flash_attention_\d|.*/.*flash-attn.*")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def why_not_fused(model: nn.Module) -> str | None:
+    """Say why the fused engine cannot run this model as it is now; None if it can."""
+    family = _family(model)
+    if family not in FAMILIES:
+        known = ", ".join(FAMILIES.values())
+        return f"it is a {type(model).__name__}, not a transformers {known}"
+    for name, module in model.named_modules():
+        place = re.sub(r"\d+", "*", name)
+        expected = TREE.get(place, "nothing").format(family, FAMILIES[family])
+        if reason := _why_not_plain(module, expected):
+            return f"its module {name or 'itself'!r} {reason}"
+    return _why_not_weights(model) or _why_not_config(model.config)
+
+
+def _why_not_plain(module: nn.Module, expected: str) -> str | None:
+    found = f"{type(module).__module__}.{type(module).__name__}"
+    if found != expected:
+        return f"must be {expected}, got {found}"
+    if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
+        return "has hooks or a forward of its own"
+    return None
+
+
+def _why_not_weights(model: nn.Module) -> str | None:
+    weights = list(model.parameters())
+    if len({(weight.dtype, weight.device) for weight in weights}) > 1:
+        return "its weights are on several devices or of several dtypes"
+    if not weights[0].is_floating_point() or any(
+        type(weight.data) is not Tensor for weight in weights
+    ):
+        return "its weights are quantised or sharded"
+    if torch.is_autocast_enabled(weights[0].device.type):
+        return "autocast is on"
+    return None
+
+
+def _why_not_config(config: Any) -> str | None:
+    attention = config._attn_implementation
+    if attention not in ("eager", "sdpa", "flex_attention") and not FLASH.fullmatch(attention):
+        return f"its attention implementation is {attention!r}"
+    if other := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
+        return f"it has layers of type {', '.join(sorted(other))}"
+    return None
+
+
+def layers_and_windows(model: nn.Module) -> list[tuple[Any, int | None]]:
+    """The decoder's layers, each with the number of keys a query sees, itself included, or None."""
+    config: Any = model.config
+    body: Any = model.model
+    layers = body.layers[: config.num_hidden_layers]
+    types = getattr(config, "layer_types", None)
+    if types is None:  # all layers alike: Mistral's have the window, Llama's none whatever it says
+        types = ["sliding_attention" if _family(model) == "mistral" else "full_attention"]
+        types *= len(layers)
+    return [
+        (layer, config.sliding_window if kind == "sliding_attention" else None)
+        for layer, kind in zip(layers, types, strict=False)
+    ]
+
+
+def _family(model: nn.Module) -> str:
+    return type(model).__module__.rpartition("modeling_")[2]
