@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from segattr import __version__
+from segattr.engine import ENGINES
+from segattr.ops import BACKENDS
 from segattr.quadrature import RULES
 from segattr.segments import PRESETS
 from segattr.trace import FIELDS
@@ -177,6 +179,21 @@ def _add_machine(group: Any) -> None:
     )
     group.add_argument(
         "--device", help="such as cuda:1, cpu, or sharded (over all GPUs); a GPU if there is one"
+    )
+    group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        metavar="ENGINE",
+        help=f"what computes the gradients: {', '.join(ENGINES)}; auto: fused for Llama, Qwen2, "
+        "Qwen3 and Mistral (%(default)s)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        metavar="BACKEND",
+        help=f"of the ops: {', '.join(BACKENDS)}; auto: Triton on a GPU (%(default)s)",
     )
     group.add_argument(
         "--max-memory", type=float, metavar="GIB", help="memory to use beyond the weights"

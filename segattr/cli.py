@@ -212,9 +212,11 @@ def _load(arguments: argparse.Namespace) -> Any:
             steps=arguments.steps,
             baseline=baseline,
             scope=arguments.scope,
+            engine=arguments.engine,
+            backend=arguments.backend,
             max_memory=None if memory is None else int(memory * 2**30),
         )
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise UserError(str(error)) from None
 
 

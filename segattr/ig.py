@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from segattr import ops, reference
 from segattr.attribution import Attribution
 from segattr.baseline import baseline_embedding, baseline_token, require_baseline, table_shape
 from segattr.encoding import encode
+from segattr.engine import ENGINES
 from segattr.engine.autograd import AutogradEngine, frozen, require_causal_lm
-from segattr.planner import Planner
+from segattr.engine.decoder import why_not_fused
+from segattr.engine.fused import FusedEngine
+from segattr.planner import Load, Planner
 from segattr.quadrature import nodes_and_weights
 from segattr.trace import EncodedTrace, Trace, check_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ENGINES = ("auto", "autograd")
 SCOPES = ("all", "reasoning")
+Engine = AutogradEngine | FusedEngine
 
 
 class FastIG:
@@ -52,12 +56,16 @@ class FastIG:
             only, everything else staying in place; the latter ranks segments better where that is
             known.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
-        engine: ``"auto"`` or ``"autograd"``.
+        engine: ``"fused"`` (Llama, Qwen2, Qwen3 and Mistral with plain weights), ``"autograd"``
+            (any causal LM), or ``"auto"``: fused where that runs.
+        backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it.
         max_memory: Bytes to use beyond the weights; ``None``: most of what is free.
         strip_final_answer: Leave the trace's own final statement of the answer out; see `encode`.
 
     Raises:
-        TypeError, ValueError: If the model is not a causal LM, or a word is unknown.
+        TypeError, ValueError: If the model is not a causal LM, a word is unknown, or the engine
+            asked for cannot run the model.
+        RuntimeError: If the backend asked for cannot run on the model's device.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class FastIG:
         scope: str = "all",
         dtype: torch.dtype | None = None,
         engine: str = "auto",
+        backend: str = "auto",
         max_memory: int | None = None,
         strip_final_answer: bool = False,
     ) -> None:
@@ -87,7 +96,11 @@ class FastIG:
         self.baseline = baseline
         self.scope = scope
         self.strip_final_answer = strip_final_answer
+        self.engine = engine
+        self.backend = backend
         self.planner = Planner(self.model, max_memory)
+        self._engine_class()
+        ops.choose(backend, next(self.model.parameters()))
 
     @classmethod
     def official(
@@ -122,16 +135,11 @@ class FastIG:
         with torch.inference_mode(False), frozen(self.model), torch.no_grad():
             inputs, baseline = self._path_ends(encoded, token_id)
             start, stop = encoded.target
-            engine = AutogradEngine(
-                self.model, inputs, baseline, encoded.input_ids[start:stop], start
+            engine = self._engine_class()(
+                self.model, inputs, baseline, encoded.input_ids[start:stop], start, self.backend
             )
-            logprobs, shares = self.planner.run(
-                self.alphas,
-                self.weights,
-                engine.accumulate,
-                num_tokens=len(engine.inputs),
-                num_targets=stop - start,
-            )
+            load = Load(len(engine.inputs), stop - start, engine.name == "fused")
+            logprobs, shares = self.planner.run(self.alphas, self.weights, engine.accumulate, load)
             _require_finite(logprobs, self.alphas)
             target_logprob = self._logprob_at(engine, logprobs, 1.0)
             baseline_logprob = self._logprob_at(engine, logprobs, 0.0)
@@ -149,7 +157,7 @@ class FastIG:
             target_logprob=target_logprob,
             baseline_logprob=baseline_logprob,
             evaluations=len(self.alphas),
-            settings=self._settings(token_id),
+            settings=self._settings(token_id, engine),
         )
 
     def attribute_many(self, traces: Iterable[Trace | EncodedTrace]) -> Iterator[Attribution]:
@@ -194,7 +202,19 @@ class FastIG:
             baseline = torch.where(moved, baseline, inputs)
         return inputs, baseline
 
-    def _logprob_at(self, engine: AutogradEngine, logprobs: Tensor, alpha: float) -> float:
+    def _engine_class(self) -> type[Engine]:
+        """The engine for the model as it is now: adapters and hooks may come and go."""
+        if self.engine == "autograd":
+            return AutogradEngine
+        if (reason := why_not_fused(self.model)) is None:
+            return FusedEngine
+        if self.engine == "fused":
+            raise ValueError(
+                f"engine='fused' must be able to run the model, but {reason}. Pass engine='auto'."
+            )
+        return AutogradEngine
+
+    def _logprob_at(self, engine: Engine, logprobs: Tensor, alpha: float) -> float:
         """F at one end of the path; already known if the rule has a point there."""
         if (known := (self.alphas == alpha).nonzero()).numel():
             return float(logprobs[known[0, 0]])
@@ -203,7 +223,7 @@ class FastIG:
         _require_finite(logprob, end)
         return float(logprob)
 
-    def _settings(self, token_id: int | None) -> dict[str, Any]:
+    def _settings(self, token_id: int | None, engine: Engine) -> dict[str, Any]:
         return {
             "model": self.model.name_or_path,
             "rule": self.rule,
@@ -212,7 +232,8 @@ class FastIG:
             "baseline_token_id": token_id,
             "scope": self.scope,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "engine": "autograd",
+            "engine": engine.name,
+            "backend": "torch" if engine.ops is reference else "triton",
             "strip_final_answer": self.strip_final_answer,
         }
 

@@ -1,8 +1,10 @@
 """How many path points go through the model at once, and what happens when memory runs out.
 
-Bytes per token that a frozen decoder layer keeps for its backward pass, at ``b`` bytes a number:
-two norms in float32 (8 D), queries, keys, values and attention output (2 b (Q + KV)), gate, its
-activation and up (3 b F), and 12 bytes per head of statistics. tests/test_planner.py measures it.
+Bytes per token that a frozen decoder layer keeps for its backward pass, at ``b`` bytes a number.
+Through autograd: two norms in float32 (8 D), queries, keys, values and attention output
+(2 b (Q + KV)), gate, its activation and up (3 b F), and 12 bytes per head of statistics. Fused: two
+residuals (2 b D), the same of the attention (and b (Q + KV) before Qwen3's head norms), gate and up
+(2 b F), 8 bytes for two norms and 4 per head. tests/test_planner.py measures both.
 Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``D`` hidden size, ``Q`` and ``KV``
 query and key width, ``F`` MLP width, ``V`` vocabulary.
 """
@@ -23,6 +25,15 @@ USABLE = 0.8
 GIB = 2**30
 
 Evaluate = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one path point of a trace is: tokens, answer tokens, and the engine it goes through."""
+
+    num_tokens: int
+    num_targets: int
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,19 +71,15 @@ class Planner:
         self.max_memory = max_memory
         self.correction = 1.0
 
-    def plan(self, num_tokens: int, num_targets: int, num_points: int) -> Plan:
-        """Return the largest chunk expected to fit; recompute if not even one point is.
-
-        Args:
-            num_tokens: Tokens that go through the model, ``T``.
-            num_targets: Answer tokens, ``A``.
-            num_points: Path points in all, ``K``.
-        """
+    def plan(self, load: Load, num_points: int) -> Plan:
+        """Return the largest chunk expected to fit; recompute if not even one point is."""
         device = next(self.model.parameters()).device.type
-        most = max(1, min(num_points, CHUNK_TOKENS.get(device, CHUNK_TOKENS["cuda"]) // num_tokens))
+        most = max(
+            1, min(num_points, CHUNK_TOKENS.get(device, CHUNK_TOKENS["cuda"]) // load.num_tokens)
+        )
         budget = self.budget()
         for recompute in (False, True):
-            estimate = self.bytes_per_point(num_tokens, num_targets, recompute)
+            estimate = self.bytes_per_point(load, recompute)
             points = int(budget // (self.correction * estimate))
             if points >= 1:
                 return Plan(min(most, points), recompute)
@@ -83,9 +90,7 @@ class Planner:
         alphas: Tensor,
         weights: Tensor,
         evaluate: Evaluate,
-        *,
-        num_tokens: int,
-        num_targets: int,
+        load: Load,
     ) -> tuple[Tensor, Tensor]:
         """Evaluate all path points in chunks.
 
@@ -97,7 +102,7 @@ class Planner:
         Raises:
             MemoryError: If one point with recomputed layers does not fit.
         """
-        plan = self.plan(num_tokens, num_targets, len(alphas))
+        plan = self.plan(load, len(alphas))
         logprobs: list[Tensor] = []
         total: Tensor | None = None
         tried: list[Plan] = []
@@ -107,7 +112,7 @@ class Planner:
             outcome = _unless_out_of_memory(evaluate, alphas[chunk], weights[chunk], plan.recompute)
             if outcome is None:
                 tried.append(plan)
-                plan = self._after_failure(tried, num_tokens, num_targets)
+                plan = self._after_failure(tried, load)
                 continue
             logprob, share = outcome
             logprobs.append(logprob)
@@ -115,26 +120,26 @@ class Planner:
             done += len(logprob)
         assert total is not None
         if tried:
-            self._learn(plan, num_tokens, num_targets)
+            self._learn(plan, load)
         return torch.cat(logprobs), total
 
-    def _after_failure(self, tried: list[Plan], num_tokens: int, num_targets: int) -> Plan:
+    def _after_failure(self, tried: list[Plan], load: Load) -> Plan:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if (smaller := tried[-1].smaller()) is not None:
             return smaller
-        needed = self.bytes_per_point(num_tokens, num_targets, recompute=True) / GIB
+        needed = self.bytes_per_point(load, recompute=True) / GIB
         available = self.budget() / GIB
         raise MemoryError(
-            f"{num_tokens} tokens must fit in memory, got out of memory with every plan tried "
+            f"{load.num_tokens} tokens must fit in memory, got out of memory with every plan tried "
             f"({'; '.join(map(str, tried))}). {available:.2f} GiB may be used beyond the weights; "
             f"one point with recomputed layers needs {max(needed, available):.2f} GiB or more. "
             "Use a lower dtype, shard with device_map, or skip the trace."
         )
 
-    def _learn(self, plan: Plan, num_tokens: int, num_targets: int) -> None:
+    def _learn(self, plan: Plan, load: Load) -> None:
         """Correct the estimate so that a trace like this one starts with the plan that worked."""
-        estimate = self.bytes_per_point(num_tokens, num_targets, recompute=False)
+        estimate = self.bytes_per_point(load, recompute=False)
         points = 0.999 if plan.recompute else plan.points + 0.5
         self.correction = max(self.correction, self.budget() / (points * estimate))
 
@@ -145,20 +150,20 @@ class Planner:
         devices = {parameter.device for parameter in self.model.parameters()}
         return USABLE * min(_free_bytes(device) for device in devices) * len(devices)
 
-    def bytes_per_point(self, num_tokens: int, num_targets: int, recompute: bool) -> float:
+    def bytes_per_point(self, load: Load, recompute: bool) -> float:
         """Estimated peak bytes of one path point's forward and backward pass."""
         config = self.model.config.get_text_config()  # type: ignore[union-attr, operator]
         size = next(self.model.parameters()).element_size()
         hidden, layers = config.hidden_size, config.num_hidden_layers
-        layer = _layer_bytes(config, size, num_tokens)
+        layer = _layer_bytes(config, size, load)
         kept = layers * (size * hidden if recompute else layer)
         # The gradients inside one layer; the points and their gradients.
         working = 2 * layer + 2 * size * hidden + 8 * hidden
-        logits = num_targets * config.vocab_size * (size + 12)
-        return float(num_tokens * (kept + working) + logits)
+        logits = load.num_targets * config.vocab_size * (size + 12)
+        return float(load.num_tokens * (kept + working) + logits)
 
 
-def _layer_bytes(config: object, size: int, num_tokens: int) -> float:
+def _layer_bytes(config: object, size: int, load: Load) -> float:
     """Bytes one frozen layer keeps per token."""
 
     def get(name: str, default: int) -> int:
@@ -170,12 +175,17 @@ def _layer_bytes(config: object, size: int, num_tokens: int) -> float:
     queries, keys = heads * head_dim, get("num_key_value_heads", heads) * head_dim
     experts = get("num_experts_per_tok", 0)
     width = get("intermediate_size", get("n_inner", 4 * hidden))
+    if load.fused:
+        norms = 2 * size * hidden + 2 * max(size, 4)
+        unrotated = size * (queries + keys) if getattr(config, "model_type", "") == "qwen3" else 0
+        statistics = max(size, 4) * heads
+        return norms + 2 * size * (queries + keys) + unrotated + statistics + 2 * size * width
     if experts:
         width = experts * get("moe_intermediate_size", width)
         width += get("shared_expert_intermediate_size", 0)
     attention = 2 * size * (queries + keys) + 12 * heads
     if getattr(config, "_attn_implementation", None) == "eager":
-        attention += heads * num_tokens * (size + 4)  # the softmax, in float32 and cast
+        attention += heads * load.num_tokens * (size + 4)  # the softmax, in float32 and cast
     return 8 * hidden + attention + 3 * size * width
 
 

@@ -118,13 +118,18 @@ def test_resume_scores_the_rest(traces, tmp_path, capsys):
         ({"--baseline": "nonsense"}, "baseline must be one of"),
         ({"--device": "nonsense"}, "could not be loaded: RuntimeError"),
         ({"--max-memory": "inf"}, "infinity"),
+        (
+            {"--backend": "triton", "--device": "cpu"},
+            "backend='triton' needs a CUDA tensor and Triton",
+        ),
         ({"--max-length": "-5"}, "--max-length must be at least 1, got -5"),
         ({"--prompt-template": "Q: {q}"}, "--prompt-template must hold {question}"),
         ({"--keywords": "/dev/null"}, "--keywords must hold keywords"),
         ({"--keywords": "nonsense"}, "--keywords must be paper or retro-search or a file"),
     ],
 )
-def test_what_cannot_be_done_exits_with_2(traces, tmp_path, capsys, change, message):
+def test_what_cannot_be_done_exits_with_2(traces, tmp_path, capsys, monkeypatch, change, message):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     options = {**PLACES, "--out": str(tmp_path / "out.jsonl"), **change}
     path = tmp_path / options.pop("traces", traces)
     arguments = ["score", str(path), *(part for option in options.items() for part in option)]

@@ -8,7 +8,7 @@ from conftest import make_model, make_trace
 
 from segattr import FastIG
 from segattr.engine.autograd import frozen
-from segattr.planner import Plan, Planner
+from segattr.planner import Load, Plan, Planner
 
 TOKENS = 64
 
@@ -35,7 +35,7 @@ def saved_bytes(model, tokens: int) -> int:
 def test_estimate_covers_what_autograd_keeps(name, dtype):
     """At most 2.5 times as much: the working memory of a layer or two is in it."""
     model = make_model(name, dtype=dtype)
-    estimate = Planner(model).bytes_per_point(TOKENS, 1, recompute=False)
+    estimate = Planner(model).bytes_per_point(Load(TOKENS, 1), recompute=False)
     kept = saved_bytes(model, TOKENS)
     assert kept <= estimate <= 2.5 * kept
 
@@ -49,23 +49,25 @@ def test_a_layer_of_a_7b_model_keeps_what_was_measured():
     config = Qwen2Config(
         hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
     )
-    assert _layer_bytes(config, size=2, num_tokens=8192) == pytest.approx(158_840, rel=0.01)
+    assert _layer_bytes(config, size=2, load=Load(8192, 5)) == pytest.approx(158_840, rel=0.01)
 
 
-def test_the_plan_shrinks_with_the_memory():
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_plan_shrinks_with_the_memory(fused):
     model = make_model("qwen2")
-    one = Planner(model).bytes_per_point(40, 3, recompute=False)
-    recomputed = Planner(model).bytes_per_point(40, 3, recompute=True)
+    load = Load(40, 3, fused=fused)
+    one = Planner(model).bytes_per_point(load, recompute=False)
+    recomputed = Planner(model).bytes_per_point(load, recompute=True)
     assert recomputed < one
     plans = {
-        budget: Planner(model, int(budget)).plan(40, 3, 10)
+        budget: Planner(model, int(budget)).plan(load, 10)
         for budget in (20 * one, 4.5 * one, 0.99 * one, 1)
     }
     assert list(plans.values()) == [Plan(10, False), Plan(4, False), Plan(1, True), Plan(1, True)]
 
 
 def test_long_traces_go_one_point_at_a_time():
-    assert Planner(make_model("qwen2")).plan(100_000, 3, 50).points == 1
+    assert Planner(make_model("qwen2")).plan(Load(100_000, 3), 50).points == 1
 
 
 def failing_above(limit: int, model, steps: int):
@@ -73,14 +75,14 @@ def failing_above(limit: int, model, steps: int):
     ig = FastIG(model, steps=steps)
     tried = []
 
-    def run(alphas, weights, evaluate, **sizes):
+    def run(alphas, weights, evaluate, load):
         def evaluate_or_fail(alphas, weights, recompute):
             tried.append((len(alphas), recompute))
             if len(alphas) > max(limit, 1) or limit < 0 or (limit == 0 and not recompute):
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return evaluate(alphas, weights, recompute)
 
-        return Planner.run(ig.planner, alphas, weights, evaluate_or_fail, **sizes)
+        return Planner.run(ig.planner, alphas, weights, evaluate_or_fail, load)
 
     ig.planner.run = run
     return ig, tried
@@ -116,7 +118,7 @@ def test_nothing_fits():
 def test_the_next_trace_starts_with_what_fitted():
     model, trace = make_model("qwen2"), make_trace()
     ig, tried = failing_above(2, model, steps=8)
-    ig.planner.max_memory = int(8.5 * ig.planner.bytes_per_point(34, 3, recompute=False))
+    ig.planner.max_memory = int(8.5 * ig.planner.bytes_per_point(Load(34, 3, True), False))
     ig.attribute(trace)
     first = len(tried)
     ig.attribute(trace)
@@ -129,7 +131,7 @@ def test_a_trace_that_fits_no_plan_does_not_slow_the_others():
     ig, _ = failing_above(-1, model, steps=8)
     with pytest.raises(MemoryError):
         ig.attribute(trace)
-    assert ig.planner.plan(34, 3, 8) == Plan(8, False)
+    assert ig.planner.plan(Load(34, 3, True), 8) == Plan(8, False)
 
 
 def test_the_next_trace_recomputes_if_that_fitted():

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from segattr import reference
+from segattr import ops
+from segattr.reference import compute_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +35,10 @@ class AutogradEngine:
         target_ids: The answer, int64 ``[A]``.
         target_start: Position of its first token; the last row run is the one before its last
             token.
+        backend: Of the ops; see `ops.choose`.
     """
+
+    name = "autograd"
 
     def __init__(
         self,
@@ -43,16 +47,18 @@ class AutogradEngine:
         baseline: Tensor,
         target_ids: Tensor,
         target_start: int,
+        backend: str = "auto",
     ) -> None:
         last = target_start + len(target_ids) - 1
         self.model = model
+        self.ops: Any = ops.choose(backend, inputs)
         self.inputs, self.baseline = inputs[:last], baseline[:last]
         self.target_ids = target_ids
 
     def logprob(self, alphas: Tensor) -> Tensor:
         """Return F at the path points: ``[K]``, float32 or better, on the embeddings' device."""
         with torch.no_grad():
-            return self._target_logprob(reference.blend(self.inputs, self.baseline, alphas))
+            return self._target_logprob(self.ops.blend(self.inputs, self.baseline, alphas))
 
     def accumulate(
         self, alphas: Tensor, weights: Tensor, recompute: bool = False
@@ -61,16 +67,16 @@ class AutogradEngine:
 
         One forward and one backward for all points and all answer tokens together.
         """
-        points = reference.blend(self.inputs, self.baseline, alphas).requires_grad_()
+        points = self.ops.blend(self.inputs, self.baseline, alphas).requires_grad_()
         with torch.enable_grad(), recomputed_layers(self.model) if recompute else ExitStack():
             logprob = self._target_logprob(points)
             (gradients,) = torch.autograd.grad(logprob.sum(), points)
-        return logprob.detach(), reference.path_dot(self.inputs, self.baseline, gradients, weights)
+        return logprob.detach(), self.ops.path_dot(self.inputs, self.baseline, gradients, weights)
 
     def _target_logprob(self, points: Tensor) -> Tensor:
         rows = len(self.target_ids)  # the last ones, each predicting the next answer token
         logits = self.model(inputs_embeds=points, use_cache=False, logits_to_keep=rows).logits
-        wide = logits.to(reference.compute_dtype(logits.dtype))
+        wide = logits.to(compute_dtype(logits.dtype))
         ids = self.target_ids.to(logits.device).expand(len(points), -1)  # [K, A]
         chosen = wide.gather(-1, ids[..., None])[..., 0]
         return (chosen - wide.logsumexp(-1)).sum(-1).to(points.device)  # [K]

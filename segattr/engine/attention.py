@@ -1,0 +1,148 @@
+"""Causal attention with a backward pass that can be called: no mask is ever handed to a kernel.
+
+`SdpaAttention` is an island of autograd around torch's attention, or around the flash attention
+that transformers would use. `BandedAttention` is the softmax written out, in blocks of queries: for
+a few query rows, and for sliding windows, which torch's attention has only as a mask (cuDNN's
+backward returns NaN with one).
+Axes: ``K`` path points, ``T`` tokens, ``R`` query rows, ``H`` query heads, ``N`` key heads, ``G``
+queries per key head, ``E`` head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segattr.reference import compute_dtype
+
+BLOCK = 128
+
+
+class SdpaAttention:
+    """Causal attention of all tokens: ``output`` ``[K, T, H, E]``.
+
+    Args:
+        queries: ``[K, T, H, E]``.
+        keys: ``[K, T, N, E]``.
+        values: Likewise.
+        scale: Of the scores.
+    """
+
+    def __init__(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> None:
+        self.inputs = [tensor.detach().requires_grad_() for tensor in (queries, keys, values)]
+        with torch.enable_grad():
+            queries, keys, values = (tensor.transpose(1, 2) for tensor in self.inputs)
+            self._output = self._attend(queries, keys, values, scale)
+        self.output = self._output.detach()
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        grouped = queries.shape[1] != keys.shape[1]
+        if grouped and queries.is_cuda and queries.dtype not in (torch.bfloat16, torch.float16):
+            # No fused CUDA kernel shares keys among heads in float32.
+            repeats = queries.shape[1] // keys.shape[1]
+            keys, values = (part.repeat_interleave(repeats, 1) for part in (keys, values))
+            grouped = False
+        return F.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, scale=scale, enable_gqa=grouped
+        ).transpose(1, 2)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of queries, keys and values, in their shapes."""
+        return torch.autograd.grad(self._output, self.inputs, grad)
+
+
+class FlashAttention(SdpaAttention):
+    """The same through transformers' interface to a flash attention, which knows windows."""
+
+    def __init__(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        module: nn.Module,
+        window: int | None,
+    ) -> None:
+        self.module, self.window = module, window
+        super().__init__(queries, keys, values, scale)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        config: Any = self.module.config
+        attend = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
+        output, _ = attend(
+            self.module, queries, keys, values, None, scaling=scale, sliding_window=self.window
+        )
+        return output
+
+
+class BandedAttention:
+    """Attention of consecutive query rows, each to its own and earlier tokens: ``output``.
+
+    Softmax and products are float32 (float64 for float64 tensors). Nothing is kept but the
+    arguments; probabilities are computed again in the backward pass.
+
+    Args:
+        queries: ``[K, R, H, E]``.
+        keys: ``[K, T, N, E]``.
+        values: Likewise.
+        scale: Of the scores.
+        first: Position of the first query row.
+        window: Tokens a query sees, itself included; ``None``: all.
+    """
+
+    def __init__(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        first: int,
+        window: int | None = None,
+    ) -> None:
+        self.queries, self.keys, self.values = queries, keys, values
+        self.scale, self.first, self.window = scale, first, window
+        self.output = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        for rows, _, (_, _, values), shares in self._blocks():
+            attended = torch.einsum("kngrt,ktne->krnge", shares, values)
+            self.output[:, rows] = attended.flatten(2, 3)
+
+    def _blocks(self) -> Iterator[tuple[slice, slice, tuple[Tensor, Tensor, Tensor], Tensor]]:
+        """Per block: its rows, the tokens they see, q, k and v of these, and the softmax.
+
+        Shapes ``[K, R, N, G, E]``, ``[K, T, N, E]`` twice and ``[K, N, G, R, T]``.
+        """
+        wide = compute_dtype(self.queries.dtype)
+        heads = self.keys.shape[2]
+        for start in range(0, self.queries.shape[1], BLOCK):
+            rows = slice(start, min(start + BLOCK, self.queries.shape[1]))
+            at, end = self.first + rows.start, self.first + rows.stop
+            seen = slice(0 if self.window is None else max(0, at - self.window + 1), end)
+            queries = self.queries[:, rows].unflatten(2, (heads, -1)).to(wide)
+            keys, values = self.keys[:, seen].to(wide), self.values[:, seen].to(wide)
+            tokens = torch.arange(seen.start, end, device=queries.device)
+            behind = tokens[at - seen.start :, None] - tokens  # [R, T]
+            unseen = behind < 0 if self.window is None else (behind < 0) | (behind >= self.window)
+            scores = torch.einsum("krnge,ktne->kngrt", queries, keys).mul_(self.scale)
+            shares = scores.masked_fill_(unseen, -torch.inf).softmax(-1)
+            yield rows, seen, (queries, keys, values), shares
+
+    def backward(self, grad: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of queries, keys and values, in their shapes."""
+        heads, wide = self.keys.shape[2], compute_dtype(grad.dtype)
+        to_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
+        to_keys, to_values = (torch.zeros_like(self.keys, dtype=wide) for _ in range(2))
+        for rows, seen, (queries, keys, values), shares in self._blocks():
+            block = grad[:, rows].unflatten(2, (heads, -1)).to(wide)  # [K, R, N, G, E]
+            to_values[:, seen] += torch.einsum("kngrt,krnge->ktne", shares, block)
+            to_shares = torch.einsum("krnge,ktne->kngrt", block, values)
+            mean = (to_shares * shares).sum(-1, keepdim=True)
+            to_scores = to_shares.sub_(mean).mul_(shares).mul_(self.scale)
+            to_queries[:, rows] = torch.einsum("kngrt,ktne->krnge", to_scores, keys).flatten(2, 3)
+            to_keys[:, seen] += torch.einsum("kngrt,krnge->ktne", to_scores, queries)
+        return to_queries, to_keys.to(grad.dtype), to_values.to(grad.dtype)

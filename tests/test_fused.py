@@ -1,0 +1,483 @@
+"""The fused engine against autograd through transformers; and what it must leave to autograd."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_model, make_trace, naive_ig, target_logprob
+from torch import nn
+
+from segattr import EncodedTrace, FastIG
+from segattr.engine import fused
+from segattr.engine.attention import BandedAttention, SdpaAttention
+from segattr.engine.decoder import why_not_fused
+from segattr.engine.fused import FusedEngine, Kept
+from segattr.planner import Load, Plan, Planner, _layer_bytes
+from segattr.quadrature import nodes_and_weights
+
+# Grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3), tied heads, sliding windows in
+# all layers (Mistral) and in some (Qwen2), MLP and output biases (Llama).
+VARIANTS = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama-tied", {}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-one-key-head": ("llama", {"num_key_value_heads": 1}),
+    "llama-all-key-heads": ("llama", {"num_key_value_heads": 4}),
+    "llama-scaled-rope": (
+        "llama",
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+    ),
+    "qwen2-tied": ("qwen2", {}),
+    "qwen2-untied": ("qwen2", {"tie_word_embeddings": False}),
+    "qwen2-window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    ),
+    "qwen3": ("qwen3", {}),
+    "mistral": ("mistral-window", {"sliding_window": None}),
+    "mistral-window": ("mistral-window", {}),
+    "one-layer": ("qwen2", {"num_hidden_layers": 1}),
+}
+EXACT = 1e-11
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_variant(name: str, dtype: torch.dtype = torch.float64, **changes: object):
+    base, settings = VARIANTS[name]
+    model = make_model(base, dtype, **settings, **changes)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():  # biases start as zeros and norms as ones: useless here
+        if parameter.ndim == 1:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.1 * noise.to(parameter.dtype)
+    return model
+
+
+def assert_close(got, expected, tolerance):
+    assert got.shape == expected.shape
+    error = (got - expected).abs().max() / expected.abs().max()
+    assert error <= tolerance, f"differs by {error:.1e} of the largest score"
+
+
+def assert_equals_autograd(model, trace, tolerance, **settings):
+    engines = [
+        FastIG(model, steps=4, baseline=0, engine=engine, **settings).attribute(trace)
+        for engine in ("fused", "autograd")
+    ]
+    ours, theirs = engines
+    assert (ours.settings["engine"], theirs.settings["engine"]) == ("fused", "autograd")
+    assert_close(ours.token_scores, theirs.token_scores, tolerance)
+    assert ours.target_logprob == pytest.approx(theirs.target_logprob, rel=tolerance)
+    assert ours.baseline_logprob == pytest.approx(theirs.baseline_logprob, rel=tolerance)
+    return ours
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.usefixtures("exact_norms")
+def test_equals_the_definition(name, trace):
+    model = make_variant(name)
+    ours = assert_equals_autograd(model, trace, EXACT)
+    expected = naive_ig(model, trace, *nodes_and_weights("midpoint", 4))
+    assert_close(ours.token_scores, expected, EXACT)
+    with torch.no_grad():
+        logprob = target_logprob(model, model.get_input_embeddings()(trace.input_ids), trace)
+    assert ours.target_logprob == pytest.approx(float(logprob), rel=EXACT)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_transformers_with_its_float32_norms(name, trace):
+    assert_equals_autograd(make_variant(name), trace, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.usefixtures("exact_norms")
+class TestShapes:
+    @pytest.mark.parametrize("num_targets", [1, 2, 17])
+    def test_any_number_of_targets(self, name, num_targets):
+        assert_equals_autograd(make_variant(name), make_trace(num_targets), EXACT)
+
+    def test_a_prompt_of_one_token_and_a_target_after_the_second(self, name):
+        ids = torch.tensor([5, 9, 7, 3])
+        for target in ((1, 2), (2, 3), (1, 4)):
+            reasoning = [(1, 2)] if target[0] > 1 else [(1, 1)]
+            tiny = EncodedTrace(ids, prompt=(0, 1), segments=reasoning, target=target)
+            assert_equals_autograd(make_variant(name), tiny, EXACT)
+
+    @pytest.mark.parametrize("points", [1, 3, 4])
+    @pytest.mark.parametrize("recompute", [False, True])
+    def test_chunks_and_recomputing(self, name, points, recompute, trace, monkeypatch):
+        monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, recompute))
+        assert_equals_autograd(make_variant(name), trace, EXACT)
+
+    @pytest.mark.parametrize("bucket", [34, 35, 128])
+    def test_padding_to_a_bucket(self, name, bucket, trace, monkeypatch):
+        """34 tokens run: a length that is a bucket, one that is short by one, and a small part."""
+        monkeypatch.setattr(fused, "BUCKET", {"cpu": bucket})
+        lengths = []
+        run = Planner.run
+        monkeypatch.setattr(
+            Planner,
+            "run",
+            lambda self, *arguments: (
+                lengths.append(arguments[-1].num_tokens) or run(self, *arguments)
+            ),
+        )
+        assert_equals_autograd(make_variant(name), trace, EXACT)
+        assert lengths == [{34: 34, 35: 35, 128: 128}[bucket], 34]
+
+    def test_scope_reasoning(self, name, trace):
+        assert_equals_autograd(make_variant(name), trace, EXACT, scope="reasoning")
+
+
+@pytest.mark.usefixtures("exact_norms")
+def test_rope_that_depends_on_the_length_does_not_see_the_padding(trace, monkeypatch):
+    """Dynamic scaling changes the frequencies once a sequence is longer than the model's own."""
+    monkeypatch.setattr(fused, "BUCKET", {"cpu": 128})
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    model = make_model("llama", rope_scaling=scaling, max_position_embeddings=40)
+    assert_equals_autograd(model, trace, EXACT)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_no_worse_than_transformers(name, dtype):
+    """Root mean square over 8 traces of the error against float64 on the same rounded weights."""
+    model = make_variant(name, dtype)
+    exact = make_variant(name, dtype).double()
+    errors = {"fused": 0.0, "transformers": 0.0}
+    for seed in range(8):
+        trace = make_trace(seed=seed)
+        nodes = nodes_and_weights("midpoint", 4)
+        expected = naive_ig(exact, trace, *nodes)
+        ours = FastIG(model, steps=4, baseline=0, engine="fused").attribute(trace).token_scores
+        theirs = naive_ig(model, trace, *nodes)
+        errors["fused"] += float((ours - expected).square().sum())
+        errors["transformers"] += float((theirs - expected).square().sum())
+    assert errors["fused"] <= errors["transformers"]
+
+
+@pytest.mark.parametrize("name", ["llama-biases", "qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.usefixtures("exact_norms")
+def test_kernels_in_the_engine(name):
+    """On the GPU or in Triton's interpreter, which is slow: a short trace, two layers."""
+    pytest.importorskip("triton")
+    trace = EncodedTrace(torch.arange(3, 17), (0, 4), [(4, 8), (8, 10)], (11, 13))
+    model = make_variant(name, num_hidden_layers=2, sliding_window=5)
+    expected = FastIG(model, steps=2, baseline=0, engine="autograd").attribute(trace)
+    ig = FastIG(model.to(DEVICE), steps=2, baseline=0, engine="fused", backend="triton")
+    got = ig.attribute(trace)
+    assert (got.settings["engine"], got.settings["backend"]) == ("fused", "triton")
+    assert_close(got.token_scores, expected.token_scores, EXACT)
+    assert got.target_logprob == pytest.approx(expected.target_logprob, rel=EXACT)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs CUDA")
+class TestOnTheGpu:
+    @pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
+    @pytest.mark.parametrize("backend", ["torch", "triton"])
+    def test_bfloat16_is_no_worse_than_transformers(self, name, backend):
+        """Lengths from 35 to 47 in a bucket of 128, with cuDNN or flash attention."""
+        model = make_variant(name, torch.bfloat16, head_dim=64).to(DEVICE)
+        exact = make_variant(name, torch.bfloat16, head_dim=64).double()
+        nodes = nodes_and_weights("midpoint", 4)
+        errors = {"fused": 0.0, "autograd": 0.0}
+        for seed in range(8):
+            trace = make_trace(num_targets=3 + 2 * seed, seed=seed)
+            expected = naive_ig(exact, trace, *nodes)
+            for engine in errors:
+                ig = FastIG(model, steps=4, baseline=0, engine=engine, backend=backend)
+                scores = ig.attribute(trace).token_scores
+                errors[engine] += float((scores - expected).square().sum())
+        assert errors["fused"] <= errors["autograd"]
+
+    def test_the_estimate_covers_the_peak(self):
+        """At most twice the peak, so that chunks are not half of what would fit."""
+        model = make_variant("qwen2-tied", torch.bfloat16, hidden_size=512, head_dim=128)
+        model = model.to(DEVICE)
+        ids = torch.randint(2, 90, (8192,), generator=torch.Generator().manual_seed(0))
+        model.config.max_position_embeddings = 8192
+        trace = EncodedTrace(ids, (0, 50), [(50, 8000)], (8100, 8103))
+        ig = FastIG(model, rule="trapezoid", steps=2, baseline=0, engine="fused")
+        ig.attribute(trace)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        ig.attribute(trace)
+        peak = torch.cuda.max_memory_allocated() - before
+        load = Load(8192, 3, fused=True)
+        points = ig.planner.plan(load, 2).points
+        estimate = points * ig.planner.bytes_per_point(load, recompute=False)
+        assert peak <= estimate <= 2 * peak
+
+    def test_real_lack_of_memory_is_survived(self):
+        model = make_variant("qwen2-tied", torch.bfloat16, hidden_size=512, head_dim=128)
+        model = model.to(DEVICE)
+        model.config.max_position_embeddings = 8192
+        ids = torch.randint(2, 90, (4000,), generator=torch.Generator().manual_seed(0))
+        trace = EncodedTrace(ids, (0, 50), [(50, 3900)], (3990, 3993))
+        ig = FastIG(model, steps=4, baseline=0, engine="fused", max_memory=2**40)
+        expected = ig.attribute(trace).token_scores
+        torch.cuda.empty_cache()
+        one = ig.planner.bytes_per_point(Load(4096, 3, fused=True), recompute=False)
+        total = torch.cuda.get_device_properties(0).total_memory
+        try:
+            allowed = torch.cuda.memory_reserved() + 1.5 * one
+            torch.cuda.set_per_process_memory_fraction(allowed / total)
+            got = ig.attribute(trace).token_scores
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert ig.planner.correction > 1
+        assert (got - expected).norm() <= 0.02 * expected.norm()
+
+
+def test_no_mask_ever_and_no_fused_attention_in_the_last_layer(trace, monkeypatch):
+    """cuDNN's backward is wrong with masks and with single query rows."""
+    runs = [
+        FastIG(make_variant(name), steps=2, rule="trapezoid", engine="fused")
+        for name in ("qwen2-tied", "mistral-window")
+    ]
+    calls = []
+    attend = F.scaled_dot_product_attention
+
+    def spy(queries, keys, values, attn_mask=None, **settings):
+        calls.append((attn_mask, settings["is_causal"], queries.shape[2] == keys.shape[2]))
+        return attend(queries, keys, values, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    runs[0].attribute(trace)
+    assert calls == [(None, True, True)] * 2  # three layers, one chunk, ends on the path
+    calls.clear()
+    runs[1].attribute(trace)
+    assert not calls
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 300])
+def test_banded_attention_is_attention_with_a_mask(window, monkeypatch):
+    """Blocks of 128 queries: three of them, the last one short."""
+    torch.manual_seed(0)
+    tokens, first = 300, 0
+    queries, keys, values, grad = (
+        torch.randn(2, tokens, heads, 8, dtype=torch.float64) for heads in (4, 2, 2, 4)
+    )
+    banded = BandedAttention(queries, keys, values, 0.3, first, window)
+    behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
+    seen = (behind >= 0) & (behind < (window or tokens))
+    parts = [part.transpose(1, 2).requires_grad_() for part in (queries, keys, values)]
+    expected = F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=0.3, enable_gqa=True)
+    gradients = torch.autograd.grad(expected, parts, grad.transpose(1, 2))
+    torch.testing.assert_close(banded.output, expected.transpose(1, 2).detach())
+    for got, wanted in zip(banded.backward(grad), gradients, strict=True):
+        torch.testing.assert_close(got, wanted.transpose(1, 2))
+
+
+def test_flash_attention_goes_through_transformers(trace, monkeypatch):
+    """A stand-in for the package: same interface, torch's attention inside."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    windows = []
+
+    def flash(module, queries, keys, values, attention_mask, scaling, sliding_window, **_):
+        assert attention_mask is None
+        windows.append(sliding_window)
+        parts = [part.transpose(1, 2) for part in (queries, keys, values)]
+        if sliding_window is not None:
+            return BandedSoftmax.apply(*parts, scaling, sliding_window), None
+        return SdpaAttention(*parts, scaling)._output, None
+
+    class BandedSoftmax(torch.autograd.Function):
+        @staticmethod
+        def forward(context, queries, keys, values, scaling, window):
+            context.attention = BandedAttention(queries, keys, values, scaling, 0, window)
+            return context.attention.output
+
+        @staticmethod
+        def backward(context, grad):
+            return (*context.attention.backward(grad), None, None)
+
+    plain = make_variant("mistral-window")
+    expected = FastIG(plain, steps=2, baseline=0, engine="fused").attribute(trace).token_scores
+    model = make_variant("mistral-window")
+    model.config._attn_implementation = "flash_attention_2"
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
+    monkeypatch.setattr("segattr.ig.require_causal_lm", lambda _: None)  # runs the real thing
+    got = FastIG(model, steps=2, baseline=0, engine="fused").attribute(trace).token_scores
+    assert_close(got, expected, EXACT)
+    assert set(windows) == {16}
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_keeps_what_the_planner_says(name, dtype, monkeypatch):
+    """Every storage that lives between forward and backward, but for the last layer's rows."""
+    kept = []
+    layer = FusedEngine._layer
+    monkeypatch.setattr(
+        FusedEngine, "_layer", lambda *arguments: kept.append(layer(*arguments)) or kept[-1]
+    )
+    sizes = []
+
+    def measure(self, *arguments):
+        if not sizes:
+            sizes.append([sum(storages(one).values()) for one in kept])
+        return backward(self, *arguments)
+
+    backward = FusedEngine._layer_backward
+    monkeypatch.setattr(FusedEngine, "_layer_backward", measure)
+    trace = make_trace()
+    model = make_variant(name, dtype, sliding_window=None)
+    FastIG(model, rule="trapezoid", steps=2, engine="fused").attribute(trace)
+    first_layers = sizes[0][:-1]
+    tokens = trace.target[1] - 1
+    estimate = _layer_bytes(model.config, model.dtype.itemsize, Load(tokens, 3, fused=True))
+    assert first_layers == [2 * tokens * estimate] * 2
+
+
+def storages(kept: Kept) -> dict[int, int]:
+    """Bytes by address of all that a layer keeps, the attention's own graph included."""
+    found = {}
+
+    def add(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    for value in (kept.hidden, kept.rstd, *kept.unrotated, kept.middle, kept.middle_rstd):
+        add(value)
+    attention = kept.attention
+    for value in (kept.gate, kept.up, attention.output):
+        add(value)
+    if isinstance(attention, BandedAttention):
+        for value in (attention.queries, attention.keys, attention.values):
+            add(value)
+        return found
+    for value in attention.inputs:
+        add(value)
+    node = attention._output.grad_fn
+    while node is not None and "DotProduct" not in node.name():
+        node = node.next_functions[0][0]
+    for name in dir(node):
+        if name.startswith("_saved") and isinstance(value := getattr(node, name), torch.Tensor):
+            add(value)
+    return found
+
+
+def test_a_7b_model_keeps_three_megabytes_per_token():
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(
+        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
+    )
+    assert 28 * _layer_bytes(config, 2, Load(8192, 5, fused=True)) == pytest.approx(
+        2.99e6, rel=0.01
+    )
+
+
+def hooked(model):
+    model.model.layers[1].mlp.register_forward_hook(lambda *_: None)
+
+
+def adapted(model):
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), model)
+
+
+def with_other_layer(model):
+    class Halved(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs) / 2
+
+    model.model.layers[0].mlp.down_proj.__class__ = Halved
+
+
+def with_other_activation(model):
+    for layer in model.model.layers:
+        layer.mlp.act_fn = nn.GELU()
+
+
+def with_own_forward(model):
+    attention = model.model.layers[0].self_attn
+    attention.forward = attention.forward
+
+
+def with_two_dtypes(model):
+    model.model.norm.float()
+
+
+def with_another_attention(model):
+    model.config._attn_implementation = "paged|sdpa"
+
+
+REASONS = {
+    hooked: "mlp' has hooks",
+    adapted: "q_proj' must be",
+    with_other_layer: "down_proj' must be",
+    with_other_activation: "act_fn' must be",
+    with_own_forward: "a forward of its own",
+    with_two_dtypes: "several dtypes",
+    with_another_attention: "attention implementation is 'paged|sdpa'",
+}
+
+
+@pytest.mark.parametrize("change", REASONS)
+def test_what_is_not_plain_goes_to_autograd(change, trace):
+    model = make_model("llama")
+    ig = FastIG(model, steps=2)
+    assert ig.attribute(trace).settings["engine"] == "fused"
+    change(model)
+    assert REASONS[change] in why_not_fused(model)
+    with pytest.raises(ValueError, match="engine='fused' must be able to run the model, but"):
+        FastIG(model, engine="fused")
+    if change is with_another_attention:
+        return  # needs a cache of its own
+    assert ig.attribute(trace).settings["engine"] == "autograd"
+
+
+@pytest.mark.parametrize("name", ["gemma", "gpt2", "qwen3-moe", "mixtral"])
+def test_other_models_go_to_autograd(name):
+    model = make_model(name)
+    assert "not a transformers Llama, Qwen2, Qwen3, Mistral" in why_not_fused(model)
+    with pytest.raises(ValueError, match="Pass engine='auto'"):
+        FastIG(model, engine="fused")
+
+
+def test_autocast_goes_to_autograd(trace):
+    model = make_model("llama", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert FastIG(model, steps=2).attribute(trace).settings["engine"] == "autograd"
+
+
+def test_a_subclass_is_another_model():
+    model = make_model("llama")
+    model.__class__ = type("LlamaForCausalLM", (type(model),), {"__module__": "elsewhere"})
+    assert "not a transformers" in why_not_fused(model)
+
+
+def test_the_model_is_untouched(trace):
+    model = make_variant("qwen3").train()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    FastIG(model, steps=2, engine="fused").attribute(trace)
+    assert model.training
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert parameter.grad is None
+        assert torch.equal(parameter, before[name])
+
+
+def number_of_tensors() -> int:
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+def test_nothing_is_left_in_memory(trace):
+    """No tensor of the run outlives it, in a reference cycle or in the engine."""
+    ig = FastIG(make_variant("qwen2-tied"), steps=2, engine="fused")
+    ig.attribute(trace)
+    gc.collect()
+    gc.disable()
+    try:
+        before = number_of_tensors()
+        ig.attribute(trace)
+        assert number_of_tensors() == before
+    finally:
+        gc.enable()
