@@ -2,11 +2,14 @@
 # make test: run the tests. make lint: what the code must pass besides them.
 # Each command makes its own environment; nothing but Python >= 3.10 is needed.
 # make test-oldest: the tests with the oldest supported transformers.
+# make bench: measure every engine against its peers; benchmarks/README.md is the result.
 
 PYTHON ?= python3
+RESULTS ?= cpu
+BENCH = --override-ini addopts= --override-ini filterwarnings=default --quiet
 PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest lint clean
+.PHONY: demo test test-oldest lint bench clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -21,6 +24,13 @@ lint: .venv/lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# RESULTS=gpu names the files of a GPU, where benchmarks/gpu_check.sh measures more in less time.
+bench: .venv/test
+	.venv/bin/python -m pytest tests/test_reference.py tests/test_triton_ops.py tests/test_fused.py
+	.venv/bin/python -m pytest benchmarks/bench_engines.py --benchmark-json=benchmarks/results/$(RESULTS).json $(BENCH)
+	.venv/bin/python -m pytest benchmarks/bench_ops.py --benchmark-json=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
+	.venv/bin/python benchmarks/table.py
 
 clean:
 	rm -rf .venv .venv-oldest

@@ -1,0 +1,139 @@
+"""A whole trace, end to end: every peer on the same inputs, in turns."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peers import PEERS, Peer, available_peers, peer
+from shapes import Shape, make_model, make_trace, path_flops
+
+from segattr import Attribution, EncodedTrace, SegmentScorer
+
+ON_GPU = torch.cuda.is_available()
+
+
+@lru_cache(maxsize=1)
+def the_model(name: str) -> Any:
+    return make_model(name)
+
+
+class Case:
+    """A shape's model and trace, the peers on it, and what the published loop kept."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.model, self.trace = the_model(shape.model), make_trace(shape)
+        self.peers: dict[str, Peer] = {
+            name: peer(name, self.model, self.trace, shape.points) for name in available_peers()
+        }
+        self.flops = shape.points * path_flops(self.model, shape.tokens)
+        self.published: set[int] | None = None
+        self.out_of_memory: set[str] = set()
+
+
+@lru_cache(maxsize=1)
+def the_case(shape: Shape) -> Case:
+    return Case(shape)
+
+
+@lru_cache(maxsize=1)
+def matmul_ceiling() -> float:
+    """Operations per second of one large product, the best of ten."""
+    size, dtype = (8192, torch.bfloat16) if ON_GPU else (2048, torch.float32)
+    left, right = (torch.randn(size, size, dtype=dtype, device=device()) for _ in range(2))
+    return 2 * size**3 / min(seconds(lambda: left @ right) for _ in range(10))
+
+
+def device() -> str:
+    return "cuda" if ON_GPU else "cpu"
+
+
+def seconds(run: Callable[[], object]) -> float:
+    from time import perf_counter
+
+    synchronise()
+    start = perf_counter()
+    run()
+    synchronise()
+    return perf_counter() - start
+
+
+def synchronise() -> None:
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
+class PeakMemory:
+    """Bytes beyond what was in use before the run."""
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        if ON_GPU:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        self.before = self._read("VmRSS", torch.cuda.memory_allocated)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = self._read("VmHWM", torch.cuda.max_memory_allocated) - self.before
+
+    @staticmethod
+    def _read(line: str, of_gpu: Callable[[], int]) -> int:
+        if ON_GPU:
+            return of_gpu()
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split(f"{line}:")[1].split()[0])
+
+
+def kept_segments(trace: EncodedTrace, scores: torch.Tensor) -> set[int]:
+    attribution = Attribution(scores, trace, 0.0, 0.0, 0, {})
+    return set(SegmentScorer().score(attribution).kept.nonzero().flatten().tolist())
+
+
+@pytest.mark.parametrize("variant", available_peers())
+def test_trace(benchmark: Any, shape: Shape, repeat: int, variant: str) -> None:
+    benchmark.group = "engines"
+    case = the_case(shape)
+    run = case.peers[variant]
+    results: list[torch.Tensor] = []
+    benchmark.extra_info.update(
+        shape=str(shape),
+        model=shape.model,
+        tokens=shape.tokens,
+        points=shape.points,
+        variant=variant,
+        repeat=repeat,
+    )
+    if variant not in case.out_of_memory:
+        try:
+            if repeat == 0:
+                run()
+            with PeakMemory() as peak:
+                benchmark.pedantic(lambda: (results.append(run()), synchronise()), rounds=1)
+        except (torch.OutOfMemoryError, MemoryError):
+            case.out_of_memory.add(variant)
+    if variant in case.out_of_memory:
+        benchmark.extra_info["out_of_memory"] = True
+        if benchmark.stats is None:
+            benchmark.pedantic(lambda: None, rounds=1)
+        return
+    kept = kept_segments(case.trace, results[-1])
+    if variant == "published":
+        case.published = kept
+    benchmark.extra_info.update(
+        peak_bytes=peak.bytes,
+        ceiling_share=case.flops / benchmark.stats.stats.median / matmul_ceiling(),
+    )
+    if case.published is not None:
+        union = len(kept | case.published)
+        benchmark.extra_info["kept_agreement"] = len(kept & case.published) / union
+
+
+test_trace.variants = PEERS

@@ -1,0 +1,131 @@
+"""What the machine can do: matrix products and attention at the models' sizes, and new lengths.
+
+Each path point is bounded by these rates; a library that builds a plan for every new length makes
+the rounding of lengths worth it.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from shapes import MODELS
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="measures a GPU")
+
+ROWS = (2048, 8192, 16384)
+BATCHES = {2048: 8, 8192: 2, 16384: 1}
+BACKENDS = {
+    "default": [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION],
+    "flash": [SDPBackend.FLASH_ATTENTION],
+}
+
+
+def products(model: str) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of a layer's projections."""
+    sizes = MODELS[model]
+    hidden, width = sizes["hidden_size"], sizes["intermediate_size"]
+    head = hidden // sizes["num_attention_heads"]
+    return {
+        "q, o": (hidden, hidden),
+        "k, v": (hidden, head * sizes["num_key_value_heads"]),
+        "gate, up": (hidden, width),
+        "down": (width, hidden),
+    }
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def timed(benchmark: Any, run: Any, operations: float, **about: Any) -> None:
+    benchmark.pedantic(
+        lambda: (run(), torch.cuda.synchronize()), rounds=10, warmup_rounds=3, iterations=1
+    )
+    rate = operations / benchmark.stats.stats.median
+    benchmark.extra_info.update(teraflops=rate / 1e12, **about)
+
+
+@pytest.mark.parametrize("model", ["1.5B", "7B"])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("product", ["q, o", "k, v", "gate, up", "down"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_matmul(benchmark: Any, model: str, rows: int, product: str, direction: str) -> None:
+    benchmark.group = "matmul"
+    inputs, outputs = products(model)[product]
+    weight = normal(outputs, inputs)
+    if direction == "forward":
+        rows_in = normal(rows, inputs)
+        run = lambda: F.linear(rows_in, weight)  # noqa: E731
+    else:
+        rows_in = normal(rows, outputs)
+        run = lambda: rows_in @ weight  # noqa: E731
+    about = {"model": model, "rows": rows, "product": product, "direction": direction}
+    timed(benchmark, run, 2.0 * rows * inputs * outputs, **about)
+
+
+def make_heads(model: str, batch: int, tokens: int) -> list[Tensor]:
+    sizes = MODELS[model]
+    head = sizes["hidden_size"] // sizes["num_attention_heads"]
+    counts = [sizes["num_attention_heads"], *[sizes["num_key_value_heads"]] * 2]
+    return [normal(batch, tokens, count, head).transpose(1, 2).requires_grad_() for count in counts]
+
+
+def attend(heads: list[Tensor]) -> Tensor:
+    return F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)
+
+
+@pytest.mark.parametrize("model", ["1.5B", "7B"])
+@pytest.mark.parametrize("tokens", ROWS)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_attention(benchmark: Any, model: str, tokens: int, backend: str, direction: str) -> None:
+    benchmark.group = "attention"
+    heads = make_heads(model, BATCHES[tokens], tokens)
+    queries = heads[0]
+    # Two products of half a square each forward, five backward.
+    operations = 2.0 * queries.numel() * tokens * (1 if direction == "forward" else 2.5)
+    chosen = SDPBackend(torch._fused_sdp_choice(*heads, is_causal=True, enable_gqa=True)).name
+    about = {"model": model, "tokens": tokens, "backend": backend, "direction": direction}
+    with sdpa_kernel(BACKENDS[backend], set_priority=True):
+        if direction == "forward":
+            timed(benchmark, lambda: attend(heads), operations, chosen=chosen, **about)
+            return
+        output = attend(heads)
+        grad = torch.randn_like(output)
+        timed(
+            benchmark,
+            lambda: torch.autograd.grad(output, heads, grad, retain_graph=True),
+            operations,
+            chosen=chosen,
+            **about,
+        )
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "flash"])
+@pytest.mark.parametrize("tokens", [1919, 2047, 4091, 8111])
+def test_new_length(benchmark: Any, backend: str, tokens: int) -> None:
+    """The first forward and backward at a length, less the second."""
+    benchmark.group = "new length"
+
+    def both() -> float:
+        heads = make_heads("7B", 1, tokens)
+        torch.cuda.synchronize()
+        start = perf_counter()
+        torch.autograd.grad(attend(heads).sum(), heads)
+        torch.cuda.synchronize()
+        return perf_counter() - start
+
+    with sdpa_kernel(BACKENDS[backend]):
+        make_heads("7B", 1, 128)
+        first = benchmark.pedantic(both, rounds=1)
+        second = both()
+    benchmark.extra_info.update(
+        backend=backend, tokens=tokens, first_ms=1e3 * first, second_ms=1e3 * second
+    )

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# On a machine with CUDA: the kernels' and engines' tests, then the measurements, in 9 minutes.
+#
+#   benchmarks/gpu_check.sh [FOLDER]     results go there (benchmarks/results); a short table last
+#
+# PYTHON names an interpreter with torch, triton, transformers, pytest and pytest-benchmark; captum
+# is measured if it is there. Every part has its own time limit and its own file, so that one that
+# is slow or fails does not take the others with it.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+out=${1:-benchmarks/results}
+export PYTHONPATH="$PWD:$PWD/kernels" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+mkdir -p "$out"
+failed=()
+
+part() { # NAME SECONDS COMMAND...
+    local name=$1 limit=$2 start=$SECONDS
+    shift 2
+    echo "== $name"
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || failed+=("$name")
+    tail -n 4 "$out/$name.log"
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+bench() { # NAME SECONDS FILE ARGUMENTS...
+    local name=$1 limit=$2 file=$3
+    shift 3
+    part "$name" "$limit" "$python" -m pytest "benchmarks/$file" --override-ini addopts= \
+        --override-ini filterwarnings=default --benchmark-json="$out/$name.json" -q "$@"
+}
+
+part gpu-tests 150 "$python" -m pytest -q tests/test_triton_ops.py tests/test_triton_compile.py \
+    tests/test_fused.py tests/test_planner.py
+bench gpu-machine 45 bench_machine.py
+bench gpu-7B 150 bench_engines.py --suite gpu-quick --repeats 2 -k "7B"
+bench gpu-1.5B 110 bench_engines.py --suite gpu-quick --repeats 3 -k "1.5B"
+bench gpu-ops 70 bench_ops.py --repeats 2
+
+for name in gpu-machine gpu-ops gpu-1.5B gpu-7B; do
+    [ -f "$out/$name.json" ] && "$python" benchmarks/table.py "$out/$name.json"
+done
+tail -n 1 "$out/gpu-tests.log"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed or out of time: ${failed[*]} (see $out/*.log)"
+    exit 1
+fi
+echo "all parts ran in $SECONDS s"
