@@ -58,7 +58,7 @@ class Shape:
 LENGTHS = (2_000, 8_000, 16_000, 32_000)
 SUITES = {
     "tiny": [Shape("tiny", 50, 2)],
-    "cpu": [Shape("small", 1_000, 50), Shape("small, 152k words", 1_000, 50)],
+    "cpu": [Shape("small", 1_000, 10), Shape("small, 152k words", 1_000, 10)],
     "gpu": [Shape(model, tokens, 50) for model in ("1.5B", "7B") for tokens in LENGTHS],
     # As many points as make a few chunks: for a GPU that is at hand for minutes.
     "gpu-quick": [
