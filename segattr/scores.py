@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segattr import ops
 from segattr.attribution import Attribution
-from segattr.reference import segment_sum
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
 
@@ -99,6 +99,7 @@ class SegmentScorer:
                 f"token_scores must be finite, got {tokens[at]} at token {at}. Attribute the "
                 "trace again."
             )
+        segment_sum = ops.choose("auto", tokens).segment_sum
         signed, absolute = segment_sum(tokens, spans)
         if absolute.sum() == 0:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 
 import pytest
 import torch
@@ -41,8 +42,12 @@ VARIANTS = {
     "mistral": ("mistral-window", {"sliding_window": None}),
     "mistral-window": ("mistral-window", {}),
     "one-layer": ("qwen2", {"num_hidden_layers": 1}),
+    # What transformers' forward does not read must not matter: types of Mistral's layers, a window
+    # of Llama's.
+    "mistral-typed": ("mistral-window", {"layer_types": ["full_attention"] * 3}),
+    "llama-typed": ("llama", {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3}),
 }
-EXACT = 1e-11
+EXACT = 1e-13
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -142,22 +147,30 @@ def test_rope_that_depends_on_the_length_does_not_see_the_padding(trace, monkeyp
     assert_equals_autograd(model, trace, EXACT)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
+def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, float]:
+    """Each engine's relative error against float64 on the same weights, over 16 traces."""
+    model = make_variant(name, dtype, **changes).to(DEVICE)
+    exact = FastIG(make_variant(name, dtype, **changes).double(), steps=4, engine="autograd")
+    engines = {engine: FastIG(model, steps=4, engine=engine) for engine in ("fused", "autograd")}
+    errors = dict.fromkeys(engines, 0.0)
+    for seed in range(16):
+        trace = make_trace(num_targets=3 + seed % 4, seed=seed)
+        expected = exact.attribute(trace).token_scores
+        for engine, ig in engines.items():
+            missed = ig.attribute(trace).token_scores - expected
+            errors[engine] += float(missed.norm() / expected.norm()) / 16
+    return errors
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_no_worse_than_transformers(name, dtype):
-    """Root mean square over 8 traces of the error against float64 on the same rounded weights."""
-    model = make_variant(name, dtype)
-    exact = make_variant(name, dtype).double()
-    errors = {"fused": 0.0, "transformers": 0.0}
-    for seed in range(8):
-        trace = make_trace(seed=seed)
-        nodes = nodes_and_weights("midpoint", 4)
-        expected = naive_ig(exact, trace, *nodes)
-        ours = FastIG(model, steps=4, baseline=0, engine="fused").attribute(trace).token_scores
-        theirs = naive_ig(model, trace, *nodes)
-        errors["fused"] += float((ours - expected).square().sum())
-        errors["transformers"] += float((theirs - expected).square().sum())
-    assert errors["fused"] <= errors["transformers"]
+def test_low_precision_is_no_worse_than_transformers(dtype):
+    """Both engines round the path and sum over it alike, so this is the decoder's own error."""
+    names = ["llama", "qwen2-tied", "qwen3", "mistral-window"]
+    # Head size 64 has a fused attention on a GPU, too.
+    errors = [mean_errors(name, dtype, head_dim=64 if DEVICE == "cuda" else 8) for name in names]
+    for name, error in zip(names, errors, strict=True):
+        assert error["fused"] <= 1.05 * error["autograd"], name
+    assert sum(e["fused"] for e in errors) <= sum(e["autograd"] for e in errors)
 
 
 @pytest.mark.parametrize("name", ["llama-biases", "qwen2-tied", "qwen3", "mistral-window"])
@@ -166,9 +179,9 @@ def test_kernels_in_the_engine(name):
     """On the GPU or in Triton's interpreter, which is slow: a short trace, two layers."""
     pytest.importorskip("triton")
     trace = EncodedTrace(torch.arange(3, 17), (0, 4), [(4, 8), (8, 10)], (11, 13))
-    model = make_variant(name, num_hidden_layers=2, sliding_window=5)
+    model = make_variant(name, num_hidden_layers=2, sliding_window=5).to(DEVICE)
     expected = FastIG(model, steps=2, baseline=0, engine="autograd").attribute(trace)
-    ig = FastIG(model.to(DEVICE), steps=2, baseline=0, engine="fused", backend="triton")
+    ig = FastIG(model, steps=2, baseline=0, engine="fused", backend="triton")
     got = ig.attribute(trace)
     assert (got.settings["engine"], got.settings["backend"]) == ("fused", "triton")
     assert_close(got.token_scores, expected.token_scores, EXACT)
@@ -177,23 +190,6 @@ def test_kernels_in_the_engine(name):
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs CUDA")
 class TestOnTheGpu:
-    @pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
-    @pytest.mark.parametrize("backend", ["torch", "triton"])
-    def test_bfloat16_is_no_worse_than_transformers(self, name, backend):
-        """Lengths from 35 to 47 in a bucket of 128, with cuDNN or flash attention."""
-        model = make_variant(name, torch.bfloat16, head_dim=64).to(DEVICE)
-        exact = make_variant(name, torch.bfloat16, head_dim=64).double()
-        nodes = nodes_and_weights("midpoint", 4)
-        errors = {"fused": 0.0, "autograd": 0.0}
-        for seed in range(8):
-            trace = make_trace(num_targets=3 + 2 * seed, seed=seed)
-            expected = naive_ig(exact, trace, *nodes)
-            for engine in errors:
-                ig = FastIG(model, steps=4, baseline=0, engine=engine, backend=backend)
-                scores = ig.attribute(trace).token_scores
-                errors[engine] += float((scores - expected).square().sum())
-        assert errors["fused"] <= errors["autograd"]
-
     def test_the_estimate_covers_the_peak(self):
         """At most twice the peak, so that chunks are not half of what would fit."""
         model = make_variant("qwen2-tied", torch.bfloat16, hidden_size=512, head_dim=128)
@@ -372,6 +368,21 @@ def test_a_7b_model_keeps_three_megabytes_per_token():
     )
 
 
+def with_a_patched_class(model, monkeypatch):
+    attention = type(model.model.layers[0].self_attn)
+    forward = attention.forward
+
+    def patched(self, *arguments, **settings):
+        return forward(self, *arguments, **settings)
+
+    monkeypatch.setattr(attention, "forward", patched)
+
+
+def with_a_global_hook(model, monkeypatch):
+    hooks = torch.nn.modules.module._global_forward_hooks
+    monkeypatch.setitem(hooks, -1, lambda *_: None)
+
+
 def hooked(model):
     model.model.layers[1].mlp.register_forward_hook(lambda *_: None)
 
@@ -409,6 +420,8 @@ def with_another_attention(model):
 
 
 REASONS = {
+    with_a_patched_class: "self_attn' has the forward of test_fused",
+    with_a_global_hook: "has hooks",
     hooked: "mlp' has hooks",
     adapted: "q_proj' must be",
     with_other_layer: "down_proj' must be",
@@ -426,7 +439,8 @@ def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
     model = make_model("llama")
     ig = FastIG(model, steps=2)
     assert ig.attribute(trace).settings["engine"] == "fused"
-    change(model)
+    arguments = (model, monkeypatch)[: len(inspect.signature(change).parameters)]
+    change(*arguments)
     assert REASONS[change] in why_not_fused(model)
     with pytest.raises(ValueError, match="engine='fused' must be able to run the model, but"):
         FastIG(model, engine="fused")
@@ -439,6 +453,10 @@ def test_other_models_go_to_autograd(name):
     assert "not a transformers Llama, Qwen2, Qwen3, Mistral" in why_not_fused(model)
     with pytest.raises(ValueError, match="Pass engine='auto'"):
         FastIG(model, engine="fused")
+
+
+def test_both_of_transformers_silus_are_known():
+    assert why_not_fused(make_model("llama", hidden_act="swish")) is None
 
 
 def test_autocast_goes_to_autograd(trace):

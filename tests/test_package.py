@@ -17,6 +17,9 @@ import segattr
 ROOT = Path(__file__).parents[1]
 
 
+SOURCES = [path for top in ("segattr", "kernels") for path in sorted((ROOT / top).rglob("*.py"))]
+
+
 def readme_examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
@@ -44,19 +47,23 @@ def test_importing_segattr_imports_neither_transformers_nor_triton():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_wheel_holds_the_demo(tmp_path):
+def test_the_wheel_holds_the_kernels_and_the_demo(tmp_path):
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
-    copy = shutil.copytree(
-        ROOT / "segattr", tmp_path / "source" / "segattr", ignore=shutil.ignore_patterns("__py*")
-    ).parent
+    copy = tmp_path / "source"
+    for name in ("segattr", "kernels"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__py*"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(copy)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("segattr/")}
-    folder = ROOT / "segattr"
-    files = {path for path in folder.rglob("*") if path.is_file() and "__py" not in str(path)}
-    assert packed == {str(path.relative_to(ROOT)) for path in files}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    files = {
+        str(path.relative_to(home))
+        for home, folder in ((ROOT, "segattr"), (ROOT / "kernels", "segattr_kernels"))
+        for path in (home / folder).rglob("*")
+        if path.is_file() and "__py" not in str(path)
+    }
+    assert packed == files
 
 
 def test_every_public_name_exists_and_is_documented():
@@ -71,6 +78,6 @@ def test_the_version_stands_in_one_place():
     assert printed == f"segattr {segattr.__version__}\n"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "segattr").rglob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
 def test_files_stay_readable(path):
     assert len(path.read_text().splitlines()) <= 300

@@ -84,8 +84,9 @@ class FlashAttention(SdpaAttention):
 class BandedAttention:
     """Attention of consecutive query rows, each to its own and earlier tokens: ``output``.
 
-    Softmax and products are float32 (float64 for float64 tensors). Nothing is kept but the
-    arguments; probabilities are computed again in the backward pass.
+    Softmax and products are float32 (float64 for float64 tensors), which takes a GPU longer than
+    its fused attention. Nothing is kept but the arguments; probabilities are computed again in the
+    backward pass.
 
     Args:
         queries: ``[K, R, H, E]``.

@@ -30,7 +30,8 @@ TREE = {
     f"{LAYER}.self_attn.k_norm": HOME + "RMSNorm",
     f"{LAYER}.mlp": HOME + "MLP",
     **{f"{LAYER}.mlp.{name}_proj": LINEAR for name in ("gate", "up", "down")},
-    f"{LAYER}.mlp.act_fn": "transformers.activations.SiLUActivation",
+    f"{LAYER}.mlp.act_fn": "transformers.activations.SiLUActivation or "
+    "torch.nn.modules.activation.SiLU",
     f"{LAYER}.input_layernorm": HOME + "RMSNorm",
     f"{LAYER}.post_attention_layernorm": HOME + "RMSNorm",
     "model.norm": HOME + "RMSNorm",
@@ -38,8 +39,10 @@ TREE = {
     "lm_head": LINEAR,
 }
 LAYER_TYPES = {"full_attention", "sliding_attention"}
-FLASH = re.compile(r"flash_attention_\d|.*/.*flash-attn.*")
+FLASH = re.compile(r"flash_attention_\d|[^|]*/.*flash-attn.*")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# Families whose models read config.layer_types; Mistral's window holds for all its layers.
+TYPED = {"qwen2", "qwen3"}
 
 
 def why_not_fused(model: nn.Module) -> str | None:
@@ -53,14 +56,19 @@ def why_not_fused(model: nn.Module) -> str | None:
         expected = TREE.get(place, "nothing").format(family, FAMILIES[family])
         if reason := _why_not_plain(module, expected):
             return f"its module {name or 'itself'!r} {reason}"
-    return _why_not_weights(model) or _why_not_config(model.config)
+    return _why_not_weights(model) or _why_not_config(model.config, family)
 
 
 def _why_not_plain(module: nn.Module, expected: str) -> str | None:
-    found = f"{type(module).__module__}.{type(module).__name__}"
-    if found != expected:
-        return f"must be {expected}, got {found}"
-    if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
+    kind: Any = type(module)
+    if f"{kind.__module__}.{kind.__name__}" not in expected.split(" or "):
+        return f"must be {expected}, got {kind.__module__}.{kind.__name__}"
+    # A class that defines no forward has that of torch's Module.
+    if kind.forward.__module__ not in (kind.__module__, nn.Module.__module__):
+        return f"has the forward of {kind.forward.__module__}"
+    hooked = any(getattr(module, hooks) for hooks in HOOKS)
+    hooked |= any(getattr(torch.nn.modules.module, "_global" + hooks) for hooks in HOOKS)
+    if "forward" in vars(module) or hooked:
         return "has hooks or a forward of its own"
     return None
 
@@ -78,11 +86,11 @@ def _why_not_weights(model: nn.Module) -> str | None:
     return None
 
 
-def _why_not_config(config: Any) -> str | None:
+def _why_not_config(config: Any, family: str) -> str | None:
     attention = config._attn_implementation
     if attention not in ("eager", "sdpa", "flex_attention") and not FLASH.fullmatch(attention):
         return f"its attention implementation is {attention!r}"
-    if other := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
+    if family in TYPED and (other := set(config.layer_types) - LAYER_TYPES):
         return f"it has layers of type {', '.join(sorted(other))}"
     return None
 
@@ -92,13 +100,13 @@ def layers_and_windows(model: nn.Module) -> list[tuple[Any, int | None]]:
     config: Any = model.config
     body: Any = model.model
     layers = body.layers[: config.num_hidden_layers]
-    types = getattr(config, "layer_types", None)
-    if types is None:  # all layers alike: Mistral's have the window, Llama's none whatever it says
-        types = ["sliding_attention" if _family(model) == "mistral" else "full_attention"]
-        types *= len(layers)
+    family = _family(model)
+    windowed = [family == "mistral"] * len(layers)
+    if family in TYPED:
+        windowed = [kind == "sliding_attention" for kind in config.layer_types]
     return [
-        (layer, config.sliding_window if kind == "sliding_attention" else None)
-        for layer, kind in zip(layers, types, strict=False)
+        (layer, config.sliding_window if has_window else None)
+        for layer, has_window in zip(layers, windowed, strict=False)
     ]
 
 

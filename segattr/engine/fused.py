@@ -104,10 +104,11 @@ class FusedEngine:
         """
         hidden, delta = self.ops.blend(self.inputs, self.baseline, alphas), None
         layers: list[Kept | Tensor] = []
-        for index in range(len(self.layers)):
+        top = len(self.layers) - 1
+        for index in range(top + 1):
             kept = self._layer(index, hidden, delta)
             hidden, delta = kept.middle, self._mlp(index, kept)
-            layers.append(kept.hidden if recompute else kept)
+            layers.append(kept.hidden if recompute and index < top else kept)
             del kept
         logprob, grad = self._head(hidden, delta)
         del hidden, delta
