@@ -5,7 +5,7 @@
 # make bench: measure every engine against its peers; benchmarks/README.md is the result.
 
 PYTHON ?= python3
-RESULTS ?= cpu
+RESULTS = $(shell .venv/bin/python -c "import torch; print('gpu' if torch.cuda.is_available() else 'cpu')")
 BENCH = --override-ini addopts= --override-ini filterwarnings=default --quiet
 PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -25,11 +25,11 @@ lint: .venv/lint
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# RESULTS=gpu names the files of a GPU, where benchmarks/gpu_check.sh measures more in less time.
+# On a GPU, benchmarks/gpu_check.sh measures more in less time.
 bench: .venv/test
 	.venv/bin/python -m pytest tests/test_reference.py tests/test_triton_ops.py tests/test_fused.py
-	.venv/bin/python -m pytest benchmarks/bench_engines.py --benchmark-json=benchmarks/results/$(RESULTS).json $(BENCH)
-	.venv/bin/python -m pytest benchmarks/bench_ops.py --benchmark-json=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
+	.venv/bin/python -m pytest benchmarks/bench_engines.py --results=benchmarks/results/$(RESULTS).json $(BENCH)
+	.venv/bin/python -m pytest benchmarks/bench_ops.py --results=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
 	.venv/bin/python benchmarks/table.py
 
 clean:

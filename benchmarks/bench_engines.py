@@ -100,12 +100,14 @@ def kept_segments(trace: EncodedTrace, scores: torch.Tensor) -> set[int]:
 
 
 @pytest.mark.parametrize("variant", available_peers())
-def test_trace(benchmark: Any, shape: Shape, repeat: int, variant: str) -> None:
-    benchmark.group = "engines"
+def test_trace(
+    benchmark: Any, record: dict[str, Any], shape: Shape, repeat: int, variant: str
+) -> None:
     case = the_case(shape)
     run = case.peers[variant]
     results: list[torch.Tensor] = []
-    benchmark.extra_info.update(
+    record.update(
+        group="engines",
         shape=str(shape),
         model=shape.model,
         tokens=shape.tokens,
@@ -113,29 +115,28 @@ def test_trace(benchmark: Any, shape: Shape, repeat: int, variant: str) -> None:
         variant=variant,
         repeat=repeat,
     )
-    if variant not in case.out_of_memory:
-        try:
-            if repeat == 0:
-                run()
-            with PeakMemory() as peak:
-                benchmark.pedantic(lambda: (results.append(run()), synchronise()), rounds=1)
-        except (torch.OutOfMemoryError, MemoryError):
-            case.out_of_memory.add(variant)
     if variant in case.out_of_memory:
-        benchmark.extra_info["out_of_memory"] = True
-        if benchmark.stats is None:
-            benchmark.pedantic(lambda: None, rounds=1)
+        record["out_of_memory"] = True
+        return
+    try:
+        if repeat == 0:
+            run()
+        with PeakMemory() as peak:
+            benchmark.pedantic(lambda: (results.append(run()), synchronise()), rounds=1)
+    except (torch.OutOfMemoryError, MemoryError):
+        case.out_of_memory.add(variant)
+        record["out_of_memory"] = True
         return
     kept = kept_segments(case.trace, results[-1])
     if variant == "published":
         case.published = kept
-    benchmark.extra_info.update(
+    record.update(
         peak_bytes=peak.bytes,
         ceiling_share=case.flops / benchmark.stats.stats.median / matmul_ceiling(),
     )
     if case.published is not None:
         union = len(kept | case.published)
-        benchmark.extra_info["kept_agreement"] = len(kept & case.published) / union
+        record["kept_agreement"] = len(kept & case.published) / union
 
 
 test_trace.variants = PEERS

@@ -46,20 +46,20 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
 
-def timed(benchmark: Any, run: Any, operations: float, **about: Any) -> None:
+def timed(benchmark: Any, run: Any, operations: float) -> dict[str, float]:
     benchmark.pedantic(
         lambda: (run(), torch.cuda.synchronize()), rounds=10, warmup_rounds=3, iterations=1
     )
-    rate = operations / benchmark.stats.stats.median
-    benchmark.extra_info.update(teraflops=rate / 1e12, **about)
+    return {"teraflops": operations / benchmark.stats.stats.median / 1e12}
 
 
 @pytest.mark.parametrize("model", ["1.5B", "7B"])
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("product", ["q, o", "k, v", "gate, up", "down"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_matmul(benchmark: Any, model: str, rows: int, product: str, direction: str) -> None:
-    benchmark.group = "matmul"
+def test_matmul(
+    benchmark: Any, record: dict[str, Any], model: str, rows: int, product: str, direction: str
+) -> None:
     inputs, outputs = products(model)[product]
     weight = normal(outputs, inputs)
     if direction == "forward":
@@ -68,8 +68,8 @@ def test_matmul(benchmark: Any, model: str, rows: int, product: str, direction: 
     else:
         rows_in = normal(rows, outputs)
         run = lambda: rows_in @ weight  # noqa: E731
-    about = {"model": model, "rows": rows, "product": product, "direction": direction}
-    timed(benchmark, run, 2.0 * rows * inputs * outputs, **about)
+    record.update(group="matmul", model=model, rows=rows, product=product, direction=direction)
+    record |= timed(benchmark, run, 2.0 * rows * inputs * outputs)
 
 
 def make_heads(model: str, batch: int, tokens: int) -> list[Tensor]:
@@ -87,30 +87,30 @@ def attend(heads: list[Tensor]) -> Tensor:
 @pytest.mark.parametrize("tokens", ROWS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_attention(benchmark: Any, model: str, tokens: int, backend: str, direction: str) -> None:
-    benchmark.group = "attention"
+def test_attention(
+    benchmark: Any, record: dict[str, Any], model: str, tokens: int, backend: str, direction: str
+) -> None:
     heads = make_heads(model, BATCHES[tokens], tokens)
     queries = heads[0]
     # Two products of half a square each forward, five backward.
     operations = 2.0 * queries.numel() * tokens * (1 if direction == "forward" else 2.5)
-    about = {"model": model, "tokens": tokens, "backend": backend, "direction": direction}
+    record.update(model=model, tokens=tokens, backend=backend, direction=direction)
     with BACKENDS[backend]():
         chosen = torch._fused_sdp_choice(*heads, is_causal=True, enable_gqa=True)
-        about["chosen"] = SDPBackend(chosen).name
+        record.update(group="attention", chosen=SDPBackend(chosen).name)
         if direction == "forward":
-            timed(benchmark, lambda: attend(heads), operations, **about)
+            record |= timed(benchmark, lambda: attend(heads), operations)
             return
         output = attend(heads)
         grad = torch.randn_like(output)
         backward = partial(torch.autograd.grad, output, heads, grad, retain_graph=True)
-        timed(benchmark, backward, operations, **about)
+        record |= timed(benchmark, backward, operations)
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "flash"])
 @pytest.mark.parametrize("tokens", [1919, 2047, 4091, 8111])
-def test_new_length(benchmark: Any, backend: str, tokens: int) -> None:
-    """The first forward and backward at a length, less the second."""
-    benchmark.group = "new length"
+def test_new_length(benchmark: Any, record: dict[str, Any], backend: str, tokens: int) -> None:
+    """The first forward and backward at a length, and the second."""
 
     def both(tokens: int = tokens) -> float:
         heads = make_heads("7B", 1, tokens)
@@ -124,6 +124,5 @@ def test_new_length(benchmark: Any, backend: str, tokens: int) -> None:
         both(128)  # loads the library
         first = benchmark.pedantic(both, rounds=1)
         second = both()
-    benchmark.extra_info.update(
-        backend=backend, tokens=tokens, first_ms=1e3 * first, second_ms=1e3 * second
-    )
+    record.update(group="new length", backend=backend, tokens=tokens)
+    record.update(first_ms=1e3 * first, second_ms=1e3 * second)

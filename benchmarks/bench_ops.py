@@ -160,8 +160,9 @@ def fresh(arguments: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_op(benchmark: Any, op: str, size: Size, repeat: int, variant: str) -> None:
-    benchmark.group = "ops"
+def test_op(
+    benchmark: Any, record: dict[str, Any], op: str, size: Size, repeat: int, variant: str
+) -> None:
     if variant == "triton" and not (ON_GPU and importlib.util.find_spec("triton")):
         pytest.skip("needs CUDA and Triton")
     if variant == "torch.compile" and op == "segment_sum":
@@ -182,12 +183,14 @@ def test_op(benchmark: Any, op: str, size: Size, repeat: int, variant: str) -> N
 
     benchmark.pedantic(run, setup=setup, rounds=10, warmup_rounds=3)
     value = next(value for value in arguments if isinstance(value, Tensor))
-    benchmark.extra_info.update(
+    gigabytes = elements * value.element_size() / 1e9
+    record.update(
+        group="ops",
         op=op,
         size=str(size),
         variant=variant,
         repeat=repeat,
-        gigabytes_per_second=elements * value.element_size() / benchmark.stats.stats.median / 1e9,
+        gigabytes_per_second=gigabytes / benchmark.stats.stats.median,
     )
 
 

@@ -121,6 +121,8 @@ def _captum(model: PreTrainedModel, trace: EncodedTrace, points: int) -> Tensor:
 
 def _compiled(model: PreTrainedModel, run: Peer) -> Peer:
     """``run`` with compiled decoder layers, which then are as before."""
+    # A code object has room for eight shapes, and runs uncompiled after that.
+    torch._dynamo.reset()
     forwards = [torch.compile(layer.forward, dynamic=False) for layer in model.model.layers]
 
     @contextmanager

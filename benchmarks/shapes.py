@@ -63,7 +63,7 @@ SUITES = {
     # One or two chunks: for a GPU that is at hand for minutes.
     "gpu-quick": [
         Shape(model, tokens, points)
-        for model, all_points in (("1.5B", (16, 4, 2, 2)), ("7B", (8, 2, 1, 1)))
+        for model, all_points in (("1.5B", (16, 4, 2, 2)), ("7B", (8, 2, 2, 2)))
         for tokens, points in zip(LENGTHS, all_points, strict=True)
     ],
 }
@@ -95,20 +95,16 @@ def make_trace(shape: Shape, answer: int = 5) -> EncodedTrace:
 
 
 def path_flops(model: Qwen2ForCausalLM, tokens: int) -> float:
-    """Floating-point operations that one path point needs: forward and input gradients.
+    """Floating-point operations that one path point cannot do without: forward, input gradients.
 
-    4 per weight and token for the projections, ``7 T^2`` per query channel for causal attention
-    (2 forward, 5 backward with its recomputed scores); embeddings and head are not counted.
+    4 per token and weight of the projections, ``7 T^2`` per query channel of causal attention (2
+    forward, 5 backward with its recomputed scores). The last layer needs only its keys and values,
+    and what the few answer rows, the embeddings and the head take is not counted.
     """
-    config = model.config
-    weights = sum(
-        module.weight.numel()
-        for module in model.model.layers.modules()
-        if isinstance(module, torch.nn.Linear)
-    )
-    channels = (
-        config.num_hidden_layers * config.num_attention_heads * config.head_dim
-        if (getattr(config, "head_dim", None))
-        else config.num_hidden_layers * config.hidden_size
-    )
+    *layers, last = model.model.layers
+    attention = last.self_attn
+    weights = attention.k_proj.weight.numel() + attention.v_proj.weight.numel()
+    for layer in layers:
+        weights += sum(m.weight.numel() for m in layer.modules() if isinstance(m, torch.nn.Linear))
+    channels = len(layers) * attention.q_proj.out_features
     return 4.0 * weights * tokens + 7.0 * channels * tokens**2

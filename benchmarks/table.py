@@ -22,11 +22,12 @@ a CPU and `benchmarks/gpu_check.sh` on a GPU. All variants of a table ran in one
 inputs and weights (random ones), in turns, each round starting with another one; numbers are
 medians over the rounds after a warm-up. Variants: see `peers.py` and `bench_ops.py`.
 
-- *ms/point*: time of one trace divided by its path points.
+- *ms/point*: time of one trace divided by its path points. The loops and captum take one point at
+  a time, FastIG as many as make 2,048 tokens (16,384 on a GPU) and fit.
 - *x published*: how many times faster than the published loop.
-- *share of matmul*: arithmetic that the path points need (forward and input gradients of the
-  projections and of causal attention, no head), per second, as a share of what one large matrix
-  product reached in the same run.
+- *share of matmul*: arithmetic that the path points cannot do without (forward and input gradients
+  of the projections and of causal attention; of the last layer, keys and values), per second, as a
+  share of what one large matrix product reached in the same run.
 - *memory*: peak beyond what was in use before the run (on a CPU: of the process).
 - *kept*: Jaccard index of the kept segments with those of the published loop, whose arithmetic is
   in the model's dtype; captum has no linspace rule and takes right end points.
@@ -59,7 +60,7 @@ def engines_table(rows: list[Row]) -> str:
     text = ""
     for (_, model, tokens), of_shape in group_by(rows, "shape", "model", "tokens").items():
         variants = group_by(of_shape, "variant")
-        ran = {key[0]: runs for key, runs in variants.items() if "peak_bytes" in runs[0]}
+        ran = {key[0]: runs for key, runs in variants.items() if "out_of_memory" not in runs[-1]}
         published = mid(ran["published"], "seconds") if "published" in ran else None
         lines = []
         for (variant,) in variants:
@@ -133,15 +134,13 @@ GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
 
 def render(path: Path) -> str:
     result = json.loads(path.read_text())
-    machine, commit = result["machine_info"], result["commit_info"]
+    machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    dirty = " with changes" if commit["dirty"] else ""
     text = (
-        f"\n## {machine['device']}\n\n{versions}; "
-        f"commit {(commit['id'] or 'unknown')[:12]}{dirty}; {result['datetime'][:10]}; "
-        f"`results/{path.name}`.\n"
+        f"\n## {machine['device']}\n\n{versions}; commit {result['commit']}; "
+        f"{result['date']}; `results/{path.name}`.\n"
     )
-    groups = group_by(result["benchmarks"], "group")
+    groups = group_by(result["runs"], "group")
     for group, (title, table) in GROUPS.items():
         if rows := groups.get((group,)):
             text += f"\n### {title}\n{table(rows)}"

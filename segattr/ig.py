@@ -143,16 +143,8 @@ class FastIG:
             _require_finite(logprobs, self.alphas)
             target_logprob = self._logprob_at(engine, logprobs, 1.0)
             baseline_logprob = self._logprob_at(engine, logprobs, 0.0)
-        scores = torch.zeros(len(encoded.input_ids), dtype=shares.dtype)
-        scores[: len(shares)] = shares.cpu()
-        if not scores.isfinite().all():
-            at = int((~scores.isfinite()).nonzero()[0])
-            raise FloatingPointError(
-                f"gradients must be finite, got {scores[at]} at token {at}. Use "
-                "dtype=torch.float32."
-            )
         return Attribution(
-            token_scores=scores,
+            token_scores=_token_scores(shares, len(encoded.input_ids)),
             encoded=encoded,
             target_logprob=target_logprob,
             baseline_logprob=baseline_logprob,
@@ -250,3 +242,15 @@ def _require_finite(logprobs: Tensor, alphas: Tensor) -> None:
             f"the answer's log-probability must be finite, got {logprobs[at]} at path point {at} "
             f"(alpha = {alphas[at]:.4g}). Use dtype=torch.float32 or another baseline."
         )
+
+
+def _token_scores(shares: Tensor, num_tokens: int) -> Tensor:
+    """The tokens' shares on the CPU; tokens that were not run get 0."""
+    scores = torch.zeros(num_tokens, dtype=shares.dtype)
+    scores[: len(shares)] = shares.cpu()
+    if not scores.isfinite().all():
+        at = int((~scores.isfinite()).nonzero()[0])
+        raise FloatingPointError(
+            f"gradients must be finite, got {scores[at]} at token {at}. Use dtype=torch.float32."
+        )
+    return scores

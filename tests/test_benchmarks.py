@@ -13,6 +13,7 @@ import torch
 
 from segattr import FastIG
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -54,56 +55,68 @@ def test_the_compiled_peer_is_compiled(case, monkeypatch):
 
 
 def test_path_flops_of_a_7b_model():
-    """52.2 TFLOP of projections and 2.8 of attention at 2,000 tokens."""
+    """28 layers but one of 233.05 M weights, and 3.67 M; 3,584 channels in 27 layers."""
     with torch.device("meta"):
         model = shapes.Qwen2ForCausalLM(shapes.Qwen2Config(**shapes.MODELS["7B"]))
-    assert shapes.path_flops(model, 2000) == pytest.approx(52.2e12 + 2.81e12, rel=1e-3)
+    expected = 4 * (27 * 233.05e6 + 3.67e6) * 2000 + 7 * 27 * 3584 * 2000**2
+    assert shapes.path_flops(model, 2000) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """The engines' suite at its smallest, as the makefile calls it."""
-    path = tmp_path_factory.mktemp("results") / "cpu.json"
+def test_every_rule_has_both_ends_in_every_suite():
+    """With one point, neither linspace nor captum would run."""
+    assert all(shape.points >= 2 for suite in shapes.SUITES.values() for shape in suite)
+
+
+def run_bench(file: str, path: Path, *options: str) -> dict:
+    """A suite at its smallest, as the makefile calls it."""
     command = [
-        *(sys.executable, "-m", "pytest", str(BENCHMARKS / "bench_engines.py"), "--quiet"),
+        *(sys.executable, "-m", "pytest", str(BENCHMARKS / file), "--quiet"),
         *("--override-ini", "addopts=", "--override-ini", "filterwarnings=default"),
-        *("--suite", "tiny", "--repeats", "2", f"--benchmark-json={path}"),
+        *("--suite", "tiny", f"--results={path}", *options),
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=BENCHMARKS.parent, env=os.environ, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return path
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict:
+    path = tmp_path_factory.mktemp("results") / "cpu.json"
+    path.write_text("what an earlier run left")
+    return run_bench("bench_engines.py", path, "--repeats=2")
 
 
 def test_a_result_file_says_everything_about_every_run(results):
-    result = json.loads(results.read_text())
-    assert result["machine_info"]["versions"]["torch"] == torch.__version__
-    assert set(result["machine_info"]) == {"device", "versions"}
-    assert set(result["commit_info"]) == {"id", "dirty"}
-    runs = [(run["variant"], run["repeat"]) for run in result["benchmarks"]]
+    assert results["machine"]["versions"]["torch"] == torch.__version__
+    assert set(results) == {"machine", "commit", "date", "runs"}
+    runs = [(run["variant"], run["repeat"]) for run in results["runs"]]
     names = peers.available_peers()
     assert runs[: len(names)] == [(name, 0) for name in names]
     assert sorted(runs) == sorted((name, repeat) for name in names for repeat in range(2))
     assert runs[len(names)][0] != names[0]  # each round starts with another one
-    for run in result["benchmarks"]:
+    for run in results["runs"]:
         assert run["seconds"] > 0
         assert run["peak_bytes"] >= 0
         assert 0 < run["ceiling_share"] < 1
         assert 0 <= run["kept_agreement"] <= 1
 
 
-def test_the_table_has_the_medians_and_the_ratios(results, capsys, monkeypatch):
-    result = json.loads(results.read_text())
-    for run in result["benchmarks"]:
-        run["seconds"] = {"published": 3.0, "fused": 1.5}.get(run["variant"], 1.0)
-    result["benchmarks"][0]["seconds"] = 5.0  # one published run: the median is 4
-    lone = {**result["benchmarks"][0], "variant": "huge", "out_of_memory": True}
-    del lone["peak_bytes"]
-    results.with_name("edited.json").write_text(
-        json.dumps({**result, "benchmarks": [*result["benchmarks"], lone]})
-    )
-    monkeypatch.setattr(sys, "argv", ["table.py", str(results.with_name("edited.json"))])
+def test_the_ops_are_measured(tmp_path):
+    runs = run_bench("bench_ops.py", tmp_path / "ops.json", "--repeats=1", "-k", "0-torch-")["runs"]
+    assert len(runs) == 11
+    assert all(run["seconds"] > 0 and run["gigabytes_per_second"] > 0 for run in runs)
+
+
+def test_the_table_has_the_medians_and_the_ratios(results, capsys, monkeypatch, tmp_path):
+    seconds = {"published": 3.0, "fused": 1.5}
+    runs = [{**run, "seconds": seconds.get(run["variant"], 1.0)} for run in results["runs"]]
+    runs[0]["seconds"] = 5.0  # one published run: the median is 4
+    lone = {key: runs[0][key] for key in ("group", "shape", "model", "tokens", "points")}
+    runs.append({**lone, "variant": "huge", "out_of_memory": True})
+    (tmp_path / "edited.json").write_text(json.dumps({**results, "runs": runs}))
+    monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path / "edited.json")])
     table.main()
     printed = capsys.readouterr().out
     assert "| published | 2000.0 | 1.00 |" in printed
