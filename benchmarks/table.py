@@ -151,7 +151,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(render(Path(sys.argv[1])))
         return
-    results = sorted((HERE / "results").glob("*.json"))
+    results = sorted((HERE / "results").glob("*.json"), key=lambda path: path.stem)
     text = HEAD + "".join(map(render, results))
     if not any(path.name.startswith("gpu") for path in results):
         text += NOTHING_YET
