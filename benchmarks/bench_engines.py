@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from shapes import Shape, make_model, make_trace, path_flops
 from segattr import Attribution, EncodedTrace, SegmentScorer
 
 ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
 
 
 @lru_cache(maxsize=1)
@@ -46,17 +48,11 @@ def the_case(shape: Shape) -> Case:
 def matmul_ceiling() -> float:
     """Operations per second of one large product, the best of ten."""
     size, dtype = (8192, torch.bfloat16) if ON_GPU else (2048, torch.float32)
-    left, right = (torch.randn(size, size, dtype=dtype, device=device()) for _ in range(2))
+    left, right = (torch.randn(size, size, dtype=dtype, device=DEVICE) for _ in range(2))
     return 2 * size**3 / min(seconds(lambda: left @ right) for _ in range(10))
 
 
-def device() -> str:
-    return "cuda" if ON_GPU else "cpu"
-
-
 def seconds(run: Callable[[], object]) -> float:
-    from time import perf_counter
-
     synchronise()
     start = perf_counter()
     run()

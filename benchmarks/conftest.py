@@ -58,7 +58,7 @@ class Results:
         path.unlink(missing_ok=True)
         self.content: dict[str, Any] = {
             "machine": describe_machine(),
-            "commit": describe_commit(path),
+            "commit": describe_commit(),
             "date": date.today().isoformat(),
             "runs": [],
         }
@@ -86,8 +86,8 @@ def record(benchmark: Any, results: Results | None) -> Iterator[dict[str, Any]]:
         results.add(run)
 
 
-def describe_commit(results: Path) -> str:
-    """Its hash; what else differs from it than the results themselves is said."""
+def describe_commit() -> str:
+    """Its hash, and whether anything but results differs from it."""
     if commit := os.environ.get("COMMIT"):
         return commit
 

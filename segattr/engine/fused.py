@@ -44,16 +44,9 @@ class Kept:
 
 
 class FusedEngine:
-    """F and its gradient at points of one trace's path, as `AutogradEngine`.
+    """F and its gradient at points of one trace's path.
 
-    Args:
-        model: A model that `why_not_fused` has nothing against.
-        inputs: Embeddings of the tokens, ``[T, D]``.
-        baseline: Their starting points, ``[T, D]``.
-        target_ids: The answer, int64 ``[A]``.
-        target_start: Position of its first token; the last row run is the one before its last
-            token.
-        backend: Of the ops; see `ops.choose`.
+    Takes what `AutogradEngine` takes, with a model that `why_not_fused` has nothing against.
     """
 
     name = "fused"
