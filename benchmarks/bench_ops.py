@@ -58,8 +58,8 @@ def blend(s: Size) -> tuple[list[Any], float]:
 
 
 def path_dot(s: Size) -> tuple[list[Any], float]:
-    # reads T D (2 + K), writes T
-    arguments = [random(s.T, s.D), random(s.T, s.D), random(s.K, s.T, s.D), torch.rand(s.K)]
+    # reads T D (2 + K), writes K T
+    arguments = [random(s.T, s.D), random(s.T, s.D), random(s.K, s.T, s.D)]
     return arguments, (2 + s.K) * s.T * s.D
 
 

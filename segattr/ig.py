@@ -139,7 +139,8 @@ class FastIG:
                 self.model, inputs, baseline, encoded.input_ids[start:stop], start, self.backend
             )
             load = Load(len(engine.inputs), stop - start, engine.name == "fused")
-            logprobs, shares = self.planner.run(self.alphas, self.weights, engine.accumulate, load)
+            logprobs, values = self.planner.run(self.alphas, engine.evaluate, load)
+            shares = (self.weights @ values.double()).to(values.dtype)
             _require_finite(logprobs, self.alphas)
             target_logprob = self._logprob_at(engine, logprobs, 1.0)
             baseline_logprob = self._logprob_at(engine, logprobs, 0.0)

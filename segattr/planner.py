@@ -25,7 +25,7 @@ CHUNK_TOKENS = {"cuda": 16384, "cpu": 2048}
 USABLE = 0.8
 GIB = 2**30
 
-Evaluate = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+Evaluate = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -86,43 +86,35 @@ class Planner:
                 return Plan(min(most, points), recompute)
         return Plan(1, recompute=True)
 
-    def run(
-        self,
-        alphas: Tensor,
-        weights: Tensor,
-        evaluate: Evaluate,
-        load: Load,
-    ) -> tuple[Tensor, Tensor]:
+    def run(self, alphas: Tensor, evaluate: Evaluate, load: Load) -> tuple[Tensor, Tensor]:
         """Evaluate all path points in chunks.
 
         Chunks that are done stay done when a later one runs out of memory.
 
         Returns:
-            F at the path points, ``[K]``, and each token's share of the integral, ``[T]``.
+            F at the path points, ``[K]``, and each token's integrand there, ``[K, T]``, both on
+            the CPU.
 
         Raises:
             MemoryError: If one point with recomputed layers does not fit.
         """
         plan = self.plan(load, len(alphas))
-        logprobs: list[Tensor] = []
-        total: Tensor | None = None
+        chunks: list[tuple[Tensor, Tensor]] = []
         tried: list[Plan] = []
         done = 0
         while done < len(alphas):
             chunk = slice(done, done + plan.points)
-            outcome = _unless_out_of_memory(evaluate, alphas[chunk], weights[chunk], plan.recompute)
+            outcome = _unless_out_of_memory(evaluate, alphas[chunk], plan.recompute)
             if outcome is None:
                 tried.append(plan)
                 plan = self._after_failure(tried, load)
                 continue
-            logprob, share = outcome
-            logprobs.append(logprob)
-            total = share if total is None else total + share
-            done += len(logprob)
-        assert total is not None
+            logprobs, values = outcome
+            chunks.append((logprobs.cpu(), values.cpu()))
+            done += len(logprobs)
         if tried:
             self._learn(plan, load)
-        return torch.cat(logprobs), total
+        return torch.cat([f for f, _ in chunks]), torch.cat([g for _, g in chunks])
 
     def _after_failure(self, tried: list[Plan], load: Load) -> Plan:
         if torch.cuda.is_available():
@@ -198,11 +190,11 @@ def _free_bytes(device: torch.device) -> float:
 
 
 def _unless_out_of_memory(
-    evaluate: Evaluate, alphas: Tensor, weights: Tensor, recompute: bool
+    evaluate: Evaluate, alphas: Tensor, recompute: bool
 ) -> tuple[Tensor, Tensor] | None:
     """The chunk's result, or None if memory ran out; what the failed attempt held is released."""
     try:
-        return evaluate(alphas, weights, recompute)
+        return evaluate(alphas, recompute)
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:

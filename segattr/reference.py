@@ -38,8 +38,8 @@ def blend(inputs: Tensor, baseline: Tensor, alphas: Tensor) -> Tensor:
     )
 
 
-def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor, weights: Tensor) -> Tensor:
-    """Return each token's share, ``sum_k weights[k] <inputs - baseline, gradients[k]>``.
+def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor) -> Tensor:
+    """Return each token's integrand at each path point, ``<inputs - baseline, gradients[k]>``.
 
     One path point at a time, so nothing of size ``[K, T, D]`` is made.
 
@@ -47,17 +47,16 @@ def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor, weights: Tenso
         inputs: Embeddings, any float dtype, ``[T, D]``.
         baseline: Their starting points, same dtype, ``[T, D]``.
         gradients: dF/dx at the path points, ``[K, T, D]``.
-        weights: Quadrature weights, ``[K]``.
 
     Returns:
-        ``[T]``, float32 (float64 for float64 tensors).
+        ``[K, T]``, float32 (float64 for float64 tensors).
     """
     wide = compute_dtype(gradients.dtype)
     difference = inputs.to(wide) - baseline.to(wide)  # [T, D]
-    total = difference.new_zeros(difference.shape[0])
-    for gradient, weight in zip(gradients, weights.to(total), strict=True):
-        total += weight * (difference * gradient.to(wide)).sum(-1)
-    return total
+    values = difference.new_empty(gradients.shape[:2])
+    for value, gradient in zip(values, gradients, strict=True):
+        value.copy_((difference * gradient.to(wide)).sum(-1))
+    return values
 
 
 def rms_norm(

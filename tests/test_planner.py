@@ -75,14 +75,14 @@ def failing_above(limit: int, model, steps: int):
     ig = FastIG(model, steps=steps)
     tried = []
 
-    def run(alphas, weights, evaluate, load):
-        def evaluate_or_fail(alphas, weights, recompute):
+    def run(alphas, evaluate, load):
+        def evaluate_or_fail(alphas, recompute):
             tried.append((len(alphas), recompute))
             if len(alphas) > max(limit, 1) or limit < 0 or (limit == 0 and not recompute):
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return evaluate(alphas, weights, recompute)
+            return evaluate(alphas, recompute)
 
-        return Planner.run(ig.planner, alphas, weights, evaluate_or_fail, load)
+        return Planner.run(ig.planner, alphas, evaluate_or_fail, load)
 
     ig.planner.run = run
     return ig, tried

@@ -50,7 +50,7 @@ def _calls(dtype: str, width: int) -> list:
     norm = (weight[:128], 1e-6)
     return [
         lambda: ops.blend(rows, rows, alphas),
-        lambda: ops.path_dot(rows, rows, rows.expand(2, 3, -1), alphas),
+        lambda: ops.path_dot(rows, rows, rows.expand(2, 3, -1)),
         lambda: ops.rms_norm(rows, weight, 1e-6, rows),
         lambda: ops.rms_norm(rows, weight, 1e-6),
         lambda: ops.rms_norm_backward(rows, rows, weight, rstd, rows),

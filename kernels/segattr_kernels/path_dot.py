@@ -1,4 +1,4 @@
-"""Each token's share of the integral: ``sum_k weights[k] <inputs - baseline, gradients[k]>``.
+"""Each token's integrand at each path point: ``<inputs - baseline, gradients[k]>``.
 
 Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size.
 """
@@ -17,56 +17,49 @@ def _path_dot_kernel(
     p_inputs,
     p_baseline,
     p_gradients,
-    p_weights,
-    p_shares,
-    stride_k,
+    p_values,
     K,
+    T,
     D: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    i_t = tl.program_id(0).to(tl.int64)
-    b_share = tl.zeros([BLOCK], dtype=WIDE)
+    i = tl.program_id(0).to(tl.int64)
+    i_t = i // K  # the points of a token are neighbours: its rows come from the cache
+    i_k = i % K
+    b_value = tl.zeros([BLOCK], dtype=WIDE)
     for i_d in range(0, D, BLOCK):
         o_d = i_d + tl.arange(0, BLOCK)
         m_d = o_d < D
-        o_td = i_t * D + o_d
-        p_gradient = p_gradients + o_td
-        b_gradient = tl.zeros([BLOCK], dtype=WIDE)
-        i_k = 0
-        while i_k < K:  # the interpreter before Triton 3.9 cannot take range() of an argument
-            b_weight = tl.load(p_weights + i_k)
-            b_gradient += b_weight * tl.load(p_gradient, mask=m_d, other=0.0).to(WIDE)
-            p_gradient += stride_k
-            i_k += 1
-        b_inputs = tl.load(p_inputs + o_td, mask=m_d, other=0.0).to(WIDE)
-        b_baseline = tl.load(p_baseline + o_td, mask=m_d, other=0.0).to(WIDE)
-        b_share += (b_inputs - b_baseline) * b_gradient
-    tl.store(p_shares + i_t, tl.sum(b_share, 0))
+        b_inputs = tl.load(p_inputs + i_t * D + o_d, mask=m_d, other=0.0).to(WIDE)
+        b_baseline = tl.load(p_baseline + i_t * D + o_d, mask=m_d, other=0.0).to(WIDE)
+        p_gradient = p_gradients + (i_k * T + i_t) * D + o_d
+        b_gradient = tl.load(p_gradient, mask=m_d, other=0.0).to(WIDE)
+        b_value += (b_inputs - b_baseline) * b_gradient
+    tl.store(p_values + i_k * T + i_t, tl.sum(b_value, 0))
 
 
-def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor, weights: Tensor) -> Tensor:
-    """Return each token's share of the integral, ``[T]``. See `segattr.reference.path_dot`.
+def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor) -> Tensor:
+    """Return each token's integrand, ``[K, T]``. See `segattr.reference.path_dot`.
 
-    Reads everything once, ``(2 + K) T D`` elements, and writes ``T``. A program has a token; the
-    points are summed before the product, in a fixed order. A strided argument is copied first.
+    Reads ``(2 + K) T D`` elements, writes ``K T``. A program has a token at a point, and sums in a
+    fixed order. A strided argument is copied first.
     """
-    shares = gradients.new_empty(len(inputs), dtype=wide(gradients.dtype))
-    width = inputs.shape[1]
+    num_points, num_tokens, width = gradients.shape
+    values = gradients.new_empty((num_points, num_tokens), dtype=wide(gradients.dtype))
     block = min(triton.next_power_of_2(width), TILE)
     launch(
         _path_dot_kernel,
-        len(inputs),
+        values.numel(),
         inputs.contiguous(),
         baseline.contiguous(),
         gradients.contiguous(),
-        weights.to(shares.device, shares.dtype).contiguous(),
-        shares,
-        inputs.numel(),
-        len(gradients),
+        values,
+        num_points,
+        num_tokens,
         D=width,
         BLOCK=block,
         WIDE=wide_tl(gradients.dtype),
         num_warps=num_warps(block),
     )
-    return shares
+    return values

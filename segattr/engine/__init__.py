@@ -1,3 +1,3 @@
-"""Points on the path in, F and each token's share of the integral out."""
+"""Points on the path in, F and each token's integrand out."""
 
 ENGINES = ("auto", "fused", "autograd")

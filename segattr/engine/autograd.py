@@ -60,10 +60,8 @@ class AutogradEngine:
         with torch.no_grad():
             return self._target_logprob(self.ops.blend(self.inputs, self.baseline, alphas))
 
-    def accumulate(
-        self, alphas: Tensor, weights: Tensor, recompute: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return F at the path points, ``[K]``, and the tokens' shares of the integral, ``[T]``.
+    def evaluate(self, alphas: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """Return F at the path points, ``[K]``, and the tokens' integrands there, ``[K, T]``.
 
         One forward and one backward for all points and all answer tokens together.
         """
@@ -71,7 +69,7 @@ class AutogradEngine:
         with torch.enable_grad(), recomputed_layers(self.model) if recompute else ExitStack():
             logprob = self._target_logprob(points)
             (gradients,) = torch.autograd.grad(logprob.sum(), points)
-        return logprob.detach(), self.ops.path_dot(self.inputs, self.baseline, gradients, weights)
+        return logprob.detach(), self.ops.path_dot(self.inputs, self.baseline, gradients)
 
     def _target_logprob(self, points: Tensor) -> Tensor:
         rows = len(self.target_ids)  # the last ones, each predicting the next answer token

@@ -88,10 +88,8 @@ class FusedEngine:
         return self._head(hidden, delta)[0]
 
     @torch.no_grad()
-    def accumulate(
-        self, alphas: Tensor, weights: Tensor, recompute: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return F at the path points, ``[K]``, and the tokens' shares of the integral, ``[T]``.
+    def evaluate(self, alphas: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """Return F at the path points, ``[K]``, and the tokens' integrands there, ``[K, T]``.
 
         One forward and one backward for all points and all answer tokens together.
         """
@@ -111,8 +109,8 @@ class FusedEngine:
             if isinstance(below, Tensor):
                 below = self._layer(index, below, None)
             grad = self._layer_backward(index, below, grad)
-        shares = self.ops.path_dot(self.inputs, self.baseline, grad, weights)
-        return logprob, shares[self.used]
+        values = self.ops.path_dot(self.inputs, self.baseline, grad)
+        return logprob, values[:, self.used]
 
     def _rows(self, index: int) -> slice:
         """The rows of this layer's queries and MLP."""
