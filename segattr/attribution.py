@@ -1,6 +1,6 @@
 """The result of an attribution method, and the protocol every method follows.
 
-Axes: ``T`` tokens, ``S`` segments.
+Axes: ``T`` tokens, ``S`` segments, ``P`` samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class Attribution:
         target_logprob: F(x), the sum of the answer tokens' log-probabilities, in nats.
         baseline_logprob: F(x'), the same at the baseline; ``None`` for methods without one.
         evaluations: Gradient evaluations of the whole model.
-        segment_error: Estimated error of each segment's share, ``[S]``, where the method can tell.
+        converged: Whether the method is sure of what it was asked for: the kept segments, or scores
+            within a tolerance. None for methods that cannot tell; then there are no errors either.
+        token_error: Estimated absolute error of each token score, ``[T]``.
+        segment_samples: The segments' sums of scores and of absolute scores as they may really be,
+            float64 ``[P, S, 2]``; the first sample has the sums as they are.
         method: Name of the method.
         settings: What it was run with, JSON-serialisable.
     """
@@ -39,7 +43,9 @@ class Attribution:
     target_logprob: float
     baseline_logprob: float | None
     evaluations: int
-    segment_error: Tensor | None = None
+    converged: bool | None = None
+    token_error: Tensor | None = None
+    segment_samples: Tensor | None = None
     method: str = "integrated-gradients"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,8 +54,16 @@ class Attribution:
         """``|sum a - (F(x) - F(x'))| / |F(x) - F(x')|``; None for methods without a baseline."""
         if self.baseline_logprob is None:
             return None
-        change = self.target_logprob - self.baseline_logprob
-        return abs(float(self.token_scores.double().sum()) - change) / max(abs(change), 1e-12)
+        return completeness_gap(self.token_scores, self.target_logprob - self.baseline_logprob)
+
+    @property
+    def segment_error(self) -> Tensor | None:
+        """Estimated error of each segment's share of the absolute scores, float64 ``[S]``."""
+        if self.segment_samples is None:
+            return None
+        shares = self.segment_samples[..., 1]
+        shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-300)
+        return (shares[1:] - shares[0]).abs().amax(0)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and everything else as JSON in its metadata."""
@@ -58,8 +72,8 @@ class Attribution:
             "input_ids": self.encoded.input_ids,
             "response_ids": self.encoded.response_ids,
         }
-        if self.segment_error is not None:
-            tensors["segment_error"] = self.segment_error.contiguous()
+        errors = {"token_error": self.token_error, "segment_samples": self.segment_samples}
+        tensors |= {key: tensor for key, tensor in errors.items() if tensor is not None}
         facts = {
             "id": self.encoded.id,
             "prompt": self.encoded.prompt,
@@ -68,6 +82,7 @@ class Attribution:
             "target_logprob": self.target_logprob,
             "baseline_logprob": self.baseline_logprob,
             "evaluations": self.evaluations,
+            "converged": self.converged,
             "method": self.method,
             "settings": dict(self.settings),
         }
@@ -98,8 +113,17 @@ class Attribution:
             facts.pop("id"),
         )
         return cls(
-            tensors["token_scores"], encoded, segment_error=tensors.get("segment_error"), **facts
+            tensors["token_scores"],
+            encoded,
+            token_error=tensors.get("token_error"),
+            segment_samples=tensors.get("segment_samples"),
+            **facts,
         )
+
+
+def completeness_gap(token_scores: Tensor, change: float) -> float:
+    """Return ``|sum a - change| / |change|``; ``change`` is ``F(x) - F(x')``."""
+    return abs(float(token_scores.double().sum()) - change) / max(abs(change), 1e-12)
 
 
 class Method(Protocol):

@@ -1,4 +1,4 @@
-"""The ``segattr`` command: score a file of traces, show a scored trace, run the bundled demo."""
+"""The ``segattr`` command: score traces, calibrate a rule, show a scored trace, run the demo."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,21 +20,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from segattr import __version__
 from segattr.arguments import build_parser
-from segattr.segments import PRESETS
+from segattr.options import UserError, encoding_of, load_ig, method_of, settings_of
 from segattr.tally import Tally
 
 if TYPE_CHECKING:
     from segattr.dataset import ScoredWriter
     from segattr.runner import Outcome
+    from segattr.trace import EncodedTrace
 
+Item = TypeVar("Item")
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-class UserError(Exception):
-    """Something the user can mend; printed without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without block characters
-    arguments = build_parser({"score": score, "show": show, "demo": demo}).parse_args(argv)
+    arguments = build_parser(COMMANDS).parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except UserError as error:
@@ -61,25 +58,26 @@ def score(arguments: argparse.Namespace) -> int:
     """``segattr score``: attribute every trace of a file and write one record each."""
     from segattr.dataset import ScoredWriter, read_traces
     from segattr.runner import score_dataset
-    from segattr.scores import SegmentScorer
+    from segattr.scores import SegmentScorer, UndecidedWarning
 
-    if not arguments.traces.is_file():
-        raise UserError(f"TRACES must be a regular file, got {arguments.traces}, which is none.")
+    warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
+    _require_traces(arguments)
     if arguments.out.exists() and arguments.out.samefile(arguments.traces):
         raise UserError(f"OUT must be another file than TRACES, got {arguments.out} for both.")
-    encoding = _encoding(arguments)
+    encoding = encoding_of(arguments)
     try:
         scorer = SegmentScorer(tau=arguments.tau, beta=arguments.beta)
+        method = method_of(arguments, scorer)
         writer = ScoredWriter(
             arguments.out,
-            _settings(arguments, encoding),
+            settings_of(arguments, encoding),
             resume=arguments.resume,
             overwrite=arguments.overwrite,
         )
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     with writer:
-        ig = _load(arguments)
+        ig = load_ig(arguments, **method)
         fields = dict(arguments.field)
         try:
             total = sum(1 for _ in read_traces(arguments.traces, fields))
@@ -90,6 +88,44 @@ def score(arguments: argparse.Namespace) -> int:
         traces = read_traces(arguments.traces, fields)
         outcomes = score_dataset(traces, ig, scorer, writer, encoding=encoding)
         return _follow(outcomes, total, writer, arguments)
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    """``segattr calibrate``: fit a rule to a model on some traces."""
+    from segattr.calibration import fit_rule
+    from segattr.dataset import BadLine, read_traces
+    from segattr.encoding import encode
+    from segattr.scores import SegmentScorer
+
+    _require_traces(arguments)
+    if arguments.out.exists():
+        raise UserError(f"OUT must be a new file, got {arguments.out}, which exists. Remove it.")
+    encoding = encoding_of(arguments)
+    encoded: list[EncodedTrace] = []
+    try:
+        ig = load_ig(arguments, scorer=SegmentScorer(tau=arguments.tau, beta=arguments.beta))
+        tokenizer: Any = ig.tokenizer
+        for line, trace in read_traces(arguments.traces, dict(arguments.field)):
+            if len(encoded) == arguments.use:
+                break
+            try:
+                if isinstance(trace, BadLine):
+                    raise ValueError(trace.error)
+                encoded.append(encode(trace, tokenizer, **encoding))
+            except ValueError as error:
+                errors.print(f"{arguments.traces}:{line}: left out: {error}")
+        rule = fit_rule(ig, progress(encoded, len(encoded), "sampling"), arguments.points)
+        rule.save(arguments.out)
+    except (OSError, ValueError, FloatingPointError, MemoryError) as error:
+        raise UserError(str(error)) from None
+    seen = rule.validation
+    print(
+        f"{arguments.out}: {arguments.points} points; on {seen['traces']} held-out traces the "
+        f"token scores are off by {seen['median_error']:.1%} in the median and "
+        f"{seen['worst_error']:.1%} at worst, kept segments agree to {seen['kept_agreement']:.3f}, "
+        f"completeness gaps reach {rule.largest_gap:.1%}"
+    )
+    return OK
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -133,6 +169,11 @@ def demo(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _require_traces(arguments: argparse.Namespace) -> None:
+    if not arguments.traces.is_file():
+        raise UserError(f"TRACES must be a regular file, got {arguments.traces}, which is none.")
+
+
 def _follow(
     outcomes: Iterable[Outcome], total: int, writer: ScoredWriter, arguments: argparse.Namespace
 ) -> int:
@@ -159,7 +200,7 @@ def _follow(
     return SOME_FAILED if bad else OK
 
 
-def progress(items: Iterable[Outcome], total: int, what: str) -> Iterator[Outcome]:
+def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
     """Pass the items on under a progress bar on stderr."""
     columns = (
         TextColumn(what),
@@ -173,105 +214,7 @@ def progress(items: Iterable[Outcome], total: int, what: str) -> Iterator[Outcom
         yield from bar.track(items, total=total)
 
 
-def _load(arguments: argparse.Namespace) -> Any:
-    """The model and tokenizer, inside a FastIG."""
-    import torch
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from segattr.ig import FastIG
-
-    transformers.utils.logging.disable_progress_bar()
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    placement = {"device_map": "auto"} if device == "sharded" else {}
-    dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    trust = arguments.trust_remote_code
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            arguments.tokenizer or arguments.model, trust_remote_code=trust
-        )
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            arguments.model,
-            dtype=dtype,
-            trust_remote_code=trust,
-            use_safetensors=None if arguments.unsafe_weights else True,
-            attn_implementation=arguments.attn_implementation,
-            **placement,
-        )
-        model = model if placement else model.to(device)
-    except Exception as error:  # whatever a broken folder or a missing device raises
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"--model {arguments.model} could not be loaded: {what}") from None
-    baseline = int(arguments.baseline) if arguments.baseline.isdigit() else arguments.baseline
-    memory = arguments.max_memory
-    try:
-        return FastIG(
-            model,
-            tokenizer,
-            rule=arguments.rule,
-            steps=arguments.steps,
-            baseline=baseline,
-            scope=arguments.scope,
-            engine=arguments.engine,
-            backend=arguments.backend,
-            max_memory=None if memory is None else int(memory * 2**30),
-        )
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise UserError(str(error)) from None
-
-
-def _encoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    keywords = arguments.keywords
-    if keywords not in PRESETS:
-        try:
-            lines = Path(keywords).read_text(encoding="utf-8").splitlines()
-            keywords = [_unescape(line) for line in lines if line]
-        except (OSError, UnicodeDecodeError):
-            raise UserError(
-                f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
-                f"got {keywords!r}."
-            ) from None
-    if not keywords:
-        raise UserError(f"--keywords must hold keywords, got {arguments.keywords}, which is empty.")
-    if arguments.max_length is not None and arguments.max_length < 1:
-        raise UserError(f"--max-length must be at least 1, got {arguments.max_length}.")
-    if arguments.prompt_template is not None and "{question}" not in arguments.prompt_template:
-        raise UserError("--prompt-template must hold {question}, got one that does not.")
-    return {
-        "keywords": keywords,
-        "opening": _unescape(arguments.opening),
-        "instruction": _unescape(arguments.instruction),
-        "prompt_template": arguments.prompt_template and _unescape(arguments.prompt_template),
-        "strip_final_answer": arguments.strip_final_answer,
-        "max_length": arguments.max_length,
-    }
-
-
-def _settings(arguments: argparse.Namespace, encoding: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the numbers; a file is only continued with the same."""
-    names = (
-        "model",
-        "tokenizer",
-        "field",
-        "rule",
-        "steps",
-        "baseline",
-        "scope",
-        "dtype",
-        "tau",
-        "beta",
-    )
-    encoding = {name: value for name, value in encoding.items() if name != "max_length"}
-    return {
-        "segattr": __version__,
-        **{name: getattr(arguments, name) for name in names},
-        **encoding,
-    }
-
-
-def _unescape(text: str) -> str:
-    return text.replace("\\n", "\n")
-
+COMMANDS = {"score": score, "calibrate": calibrate, "show": show, "demo": demo}
 
 if __name__ == "__main__":
     sys.exit(main())

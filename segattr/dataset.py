@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from segattr.attribution import Attribution
 from segattr.rows import Row
 from segattr.scores import SegmentScores
@@ -103,6 +105,7 @@ def scored_record(
     ``texts`` are the segments' tokens as text: exactly what carries loss if the segment is kept.
     """
     encoded = attribution.encoded
+    undecided = torch.zeros_like(scores.kept) if scores.undecided is None else scores.undecided
     columns = zip(
         texts,
         encoded.segments,
@@ -111,6 +114,7 @@ def scored_record(
         scores.effective_tokens.tolist(),
         scores.important.tolist(),
         scores.kept.tolist(),
+        undecided.tolist(),
         strict=True,
     )
     return {
@@ -126,13 +130,15 @@ def scored_record(
                 "effective_tokens": effective,
                 "important": important,
                 "kept": kept,
+                "undecided": unsure,
             }
-            for text, span, strength, consistency, effective, important, kept in columns
+            for text, span, strength, consistency, effective, important, kept, unsure in columns
         ],
         "target_logprob": attribution.target_logprob,
         "baseline_logprob": attribution.baseline_logprob,
         "completeness_gap": attribution.completeness_gap,
         "evaluations": attribution.evaluations,
+        "converged": attribution.converged,
         "token_scores": [float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
         "prompt": encoded.prompt,
         "target": encoded.target,

@@ -11,28 +11,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from segattr import ops, reference
-from segattr.attribution import Attribution
-from segattr.baseline import baseline_embedding, baseline_token, require_baseline, table_shape
+from segattr.attribution import Attribution, completeness_gap
+from segattr.baseline import baseline_token, require_baseline
 from segattr.encoding import encode
 from segattr.engine import ENGINES
-from segattr.engine.autograd import AutogradEngine, frozen, require_causal_lm
-from segattr.engine.decoder import why_not_fused
-from segattr.engine.fused import FusedEngine
-from segattr.planner import Load, Planner
-from segattr.quadrature import nodes_and_weights
-from segattr.trace import EncodedTrace, Trace, check_length
+from segattr.engine.autograd import frozen, require_causal_lm
+from segattr.path import Path, engine_class, path_ends, require_known
+from segattr.planner import Planner
+from segattr.quadrature import require_tolerance
+from segattr.reference import compute_dtype
+from segattr.refinement import MAX_EVALUATIONS, Refinement, refine, require_max_evaluations
+from segattr.rule import Rule, points_and_weights
+from segattr.scores import SegmentScorer, segment_samples
+from segattr.trace import EncodedTrace, Trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SCOPES = ("all", "reasoning")
-Engine = AutogradEngine | FusedEngine
+PAPER = SegmentScorer()
 
 
 class FastIG:
@@ -46,9 +50,18 @@ class FastIG:
         model: Any transformers causal LM; peft-wrapped, quantised and ``device_map``-sharded ones
             too.
         tokenizer: For traces given as text; ``None`` loads the one at ``model.name_or_path``.
-        rule: Where gradients are evaluated: ``"riemann"`` (the paper's Eq. 2), ``"linspace"`` (its
-            released code), ``"midpoint"``, ``"trapezoid"`` or ``"gauss-legendre"``.
-        steps: Gradient evaluations per trace; ``None``: 50.
+        rule: Where gradients are evaluated: ``"auto"`` (9 points, then more where the integrand is
+            rough, until the estimated error cannot change which segments are kept), ``"riemann"``
+            (the paper's Eq. 2), ``"linspace"`` (its released code), ``"midpoint"``,
+            ``"trapezoid"``, ``"gauss-legendre"``, or a `Rule` fitted to the model, which gives way
+            to ``"auto"`` where the completeness gap is larger than its validation saw.
+        steps: Gradient evaluations per trace of a rule given by name, but ``"auto"``; ``None``: 50.
+        scorer: Whose kept segments ``"auto"`` makes certain: give the one you score with. ``None``:
+            only the tolerance counts.
+        tolerance: ``"auto"`` also stops where no segment's strength or consistency is off by more,
+            by its estimate; ``None``: only the kept segments count.
+        max_evaluations: Most gradient evaluations of ``"auto"`` per trace, at least 9; an
+            attribution that used them up without being certain says ``converged=False``.
         baseline: Where the path starts: ``"pad"`` (the pad token's embedding, as the paper; without
             a pad token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding
             table), a token id, or a tensor ``[D]``.
@@ -73,8 +86,11 @@ class FastIG:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        rule: str = "midpoint",
+        rule: str | Rule = "auto",
         steps: int | None = None,
+        scorer: SegmentScorer | None = PAPER,
+        tolerance: float | None = None,
+        max_evaluations: int = MAX_EVALUATIONS,
         baseline: str | int | Tensor = "pad",
         scope: str = "all",
         dtype: torch.dtype | None = None,
@@ -91,15 +107,20 @@ class FastIG:
         self.model: Any = model if same else cast(Any, copy.deepcopy(model)).to(dtype)
         self.tokenizer = tokenizer
         self.rule = rule
-        self.steps = 50 if steps is None else steps
-        self.alphas, self.weights = nodes_and_weights(rule, self.steps)
+        self.alphas, self.weights = points_and_weights(rule, steps)
+        self.scorer = scorer
+        self.tolerance = tolerance
+        self.max_evaluations = max_evaluations
+        _require_end(rule, scorer, tolerance, max_evaluations)
+        if isinstance(rule, Rule):
+            rule.require(self.model, baseline, scope)
         self.baseline = baseline
         self.scope = scope
         self.strip_final_answer = strip_final_answer
         self.engine = engine
         self.backend = backend
         self.planner = Planner(self.model, max_memory)
-        self._engine_class()
+        engine_class(self.model, engine)
         ops.choose(backend, next(self.model.parameters()))
 
     @classmethod
@@ -121,7 +142,8 @@ class FastIG:
             trace: Text, which is encoded with the tokenizer, or an `EncodedTrace`.
 
         Returns:
-            Signed scores for all ``T`` tokens, F at both ends of the path and the settings.
+            Signed scores for all ``T`` tokens, F at both ends of the path and the settings; from
+            ``rule="auto"`` also error estimates.
 
         Raises:
             TraceTooLongError: If the sequence is longer than the model's context.
@@ -130,28 +152,36 @@ class FastIG:
             FloatingPointError: If a log-probability or a gradient is not finite.
         """
         encoded = trace if isinstance(trace, EncodedTrace) else self.encode(trace)
-        self._check(encoded)
-        token_id = baseline_token(self.baseline, self.model, self.tokenizer)
-        with torch.inference_mode(False), frozen(self.model), torch.no_grad():
-            inputs, baseline = self._path_ends(encoded, token_id)
-            start, stop = encoded.target
-            engine = self._engine_class()(
-                self.model, inputs, baseline, encoded.input_ids[start:stop], start, self.backend
-            )
-            load = Load(len(engine.inputs), stop - start, engine.name == "fused")
-            logprobs, values = self.planner.run(self.alphas, engine.evaluate, load)
-            shares = (self.weights @ values.double()).to(values.dtype)
-            _require_finite(logprobs, self.alphas)
-            target_logprob = self._logprob_at(engine, logprobs, 1.0)
-            baseline_logprob = self._logprob_at(engine, logprobs, 0.0)
+        with self._path(encoded) as path:
+            findings = self._integrate(path, encoded)
+            target_logprob, baseline_logprob = path.logprob(1.0), path.logprob(0.0)
         return Attribution(
-            token_scores=_token_scores(shares, len(encoded.input_ids)),
+            **findings,
             encoded=encoded,
             target_logprob=target_logprob,
             baseline_logprob=baseline_logprob,
-            evaluations=len(self.alphas),
-            settings=self._settings(token_id, engine),
+            evaluations=path.evaluations,
+            settings=self._settings(path, "converged" in findings),
         )
+
+    def integrand(
+        self, trace: Trace | EncodedTrace, alphas: Tensor | Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        """Return F and the tokens' integrands at places of the path, whatever the rule.
+
+        Args:
+            trace: As for `attribute`.
+            alphas: Places in [0, 1], ``[K]``.
+
+        Returns:
+            F, ``[K]``, and ``<x_t - x'_t, dF/dx_t>``, ``[K, T]``; float32 or better, on CPU.
+
+        Raises:
+            TraceTooLongError, MemoryError, ValueError, FloatingPointError: As `attribute`.
+        """
+        encoded = trace if isinstance(trace, EncodedTrace) else self.encode(trace)
+        with self._path(encoded) as path:
+            return path.evaluate(torch.as_tensor(alphas, dtype=torch.float64))
 
     def attribute_many(self, traces: Iterable[Trace | EncodedTrace]) -> Iterator[Attribution]:
         """Attribute traces one after another, lazily, in the order given."""
@@ -170,63 +200,69 @@ class FastIG:
             self.tokenizer = AutoTokenizer.from_pretrained(self.model.name_or_path)
         return encode(trace, self.tokenizer, strip_final_answer=self.strip_final_answer)
 
-    def _check(self, encoded: EncodedTrace) -> None:
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        check_length(encoded, context, "the model's context")
-        known, _ = table_shape(self.model)
-        largest = int(encoded.input_ids.max())
-        if largest >= known or int(encoded.input_ids.min()) < 0:
-            raise ValueError(
-                f"input_ids must be below the model's {known} embeddings, got {largest}. "
-                "Was the trace encoded with another model's tokenizer?"
+    @contextmanager
+    def _path(self, encoded: EncodedTrace) -> Iterator[Path]:
+        """The trace's path, while the model is frozen."""
+        require_known(encoded, self.model)
+        token_id = baseline_token(self.baseline, self.model, self.tokenizer)
+        with torch.inference_mode(False), frozen(self.model), torch.no_grad():
+            inputs, baseline = path_ends(self.model, encoded, self.baseline, token_id, self.scope)
+            start, stop = encoded.target
+            engine = engine_class(self.model, self.engine)(
+                self.model, inputs, baseline, encoded.input_ids[start:stop], start, self.backend
             )
+            yield Path(engine, self.planner, len(inputs), token_id)
 
-    def _path_ends(self, encoded: EncodedTrace, token_id: int | None) -> tuple[Tensor, Tensor]:
-        """Embeddings of the tokens and of their starting points, ``[T, D]`` each."""
-        embed = self.model.get_input_embeddings()
-        device = next(embed.parameters()).device
-        inputs = embed(encoded.input_ids.to(device))
-        baseline = (
-            baseline_embedding(self.baseline, token_id, self.model).to(inputs).expand_as(inputs)
-        )
-        if self.scope == "reasoning":
-            moved = torch.zeros(len(inputs), 1, dtype=torch.bool, device=device)
-            moved[slice(*encoded.reasoning)] = True
-            baseline = torch.where(moved, baseline, inputs)
-        return inputs, baseline
+    def _integrate(self, path: Path, encoded: EncodedTrace) -> dict[str, Any]:
+        """The token scores, and what is known about their errors."""
+        if self.rule == "auto":
+            return self._refine(path, encoded.segments)
+        _, values = path.evaluate(self.alphas)
+        scores = (self.weights @ values.double()).to(values.dtype)
+        if isinstance(self.rule, Rule):
+            change = path.logprob(1.0) - path.logprob(0.0)
+            if completeness_gap(scores, change) > self.rule.largest_gap:
+                return self._refine(path, encoded.segments)
+        return {"token_scores": scores}
 
-    def _engine_class(self) -> type[Engine]:
-        """The engine for the model as it is now: adapters and hooks may come and go."""
-        if self.engine == "autograd":
-            return AutogradEngine
-        if (reason := why_not_fused(self.model)) is None:
-            return FusedEngine
-        if self.engine == "fused":
-            raise ValueError(
-                f"engine='fused' must be able to run the model, but {reason}. Pass engine='auto'."
-            )
-        return AutogradEngine
+    def _refine(self, path: Path, spans: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Refine until the kept segments are certain, or the scores within the tolerance."""
 
-    def _logprob_at(self, engine: Engine, logprobs: Tensor, alpha: float) -> float:
-        """F at one end of the path; already known if the rule has a point there."""
-        if (known := (self.alphas == alpha).nonzero()).numel():
-            return float(logprobs[known[0, 0]])
-        end = torch.tensor([alpha], dtype=torch.float64)
-        logprob = engine.logprob(end)
-        _require_finite(logprob, end)
-        return float(logprob)
+        def settled(refinement: Refinement) -> bool:
+            samples = segment_samples(refinement.samples(), spans)
+            verdict = (self.scorer or PAPER).judge(samples, spans)
+            if self.scorer is not None and not verdict["undecided"].any():
+                return True
+            if self.tolerance is None:
+                return False
+            errors = torch.cat([verdict["strength_error"], verdict["consistency_error"]])
+            return bool(errors.max() <= self.tolerance)
 
-    def _settings(self, token_id: int | None, engine: Engine) -> dict[str, Any]:
+        dtype = path.engine.inputs.dtype
+        refinement = Refinement(self.max_evaluations, resolution=torch.finfo(dtype).eps)
+        refine(path.evaluate, settled, refinement)
+        wide = compute_dtype(dtype)
+        return {
+            "token_scores": refinement.value.to(wide),
+            "converged": refinement.converged,
+            "token_error": refinement.error.to(wide),
+            "segment_samples": segment_samples(refinement.samples(), spans),
+        }
+
+    def _settings(self, path: Path, refined: bool) -> dict[str, Any]:
+        rule = "calibrated" if isinstance(self.rule, Rule) else self.rule
         return {
             "model": self.model.name_or_path,
-            "rule": self.rule,
-            "steps": self.steps,
+            "rule": "auto" if refined else rule,
+            "steps": None if refined else len(self.alphas),
+            "tolerance": self.tolerance if refined else None,
+            "max_evaluations": self.max_evaluations if refined else None,
             "baseline": self.baseline if isinstance(self.baseline, (str, int)) else "tensor",
-            "baseline_token_id": token_id,
+            "baseline_token_id": path.baseline_token_id,
             "scope": self.scope,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "engine": engine.name,
-            "backend": "torch" if engine.ops is reference else "triton",
+            "engine": path.engine.name,
+            "backend": "torch" if path.engine.ops is reference else "triton",
             "strip_final_answer": self.strip_final_answer,
         }
 
@@ -236,22 +272,16 @@ def _require_word(name: str, word: str, accepted: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {word!r}.")
 
 
-def _require_finite(logprobs: Tensor, alphas: Tensor) -> None:
-    if not logprobs.isfinite().all():
-        at = int((~logprobs.isfinite()).nonzero()[0])
-        raise FloatingPointError(
-            f"the answer's log-probability must be finite, got {logprobs[at]} at path point {at} "
-            f"(alpha = {alphas[at]:.4g}). Use dtype=torch.float32 or another baseline."
-        )
-
-
-def _token_scores(shares: Tensor, num_tokens: int) -> Tensor:
-    """The tokens' shares on the CPU; tokens that were not run get 0."""
-    scores = torch.zeros(num_tokens, dtype=shares.dtype)
-    scores[: len(shares)] = shares.cpu()
-    if not scores.isfinite().all():
-        at = int((~scores.isfinite()).nonzero()[0])
-        raise FloatingPointError(
-            f"gradients must be finite, got {scores[at]} at token {at}. Use dtype=torch.float32."
-        )
-    return scores
+def _require_end(
+    rule: str | Rule, scorer: SegmentScorer | None, tolerance: float | None, max_evaluations: int
+) -> None:
+    """Raise if ``"auto"`` would not know where to stop, or if nothing would use the tolerance."""
+    require_max_evaluations(max_evaluations)
+    if tolerance is not None:
+        require_tolerance(tolerance)
+        if isinstance(rule, str) and rule != "auto":
+            raise ValueError(
+                f"tolerance must be None with rule={rule!r}, got {tolerance}. Pass rule='auto'."
+            )
+    elif scorer is None:
+        raise ValueError("tolerance must be given with scorer=None, got None. Pass either.")

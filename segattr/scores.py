@@ -5,20 +5,28 @@
     important     = the fewest strongest segments whose strengths reach tau,
                     without those of a consistency above beta                          Eqs. 6-7
 
-Equations of arXiv 2602.00425. Axes: ``S`` segments.
+Equations of arXiv 2602.00425. Axes: ``S`` segments, ``P`` samples, ``T`` tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segattr import ops
 from segattr.attribution import Attribution
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
+Spans = Sequence[tuple[int, int]]
+
+
+class UndecidedWarning(UserWarning):
+    """The attribution is not exact enough to decide which segments are kept."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,10 @@ class SegmentScores:
             attribution. Consistency means little where this is small: a few tokens agree by chance.
         important: bool ``[S]``, the paper's set.
         kept: bool ``[S]``, what carries loss: the important segments, and the first and last one.
+        undecided: bool ``[S]``, whose ``kept`` the attribution's estimated error may change; None
+            where the method estimates none, as are the next two.
+        strength_error: Estimated absolute error of the strength, float64 ``[S]``.
+        consistency_error: Likewise of the consistency.
     """
 
     strength: Tensor
@@ -39,6 +51,9 @@ class SegmentScores:
     effective_tokens: Tensor
     important: Tensor
     kept: Tensor
+    undecided: Tensor | None = None
+    strength_error: Tensor | None = None
+    consistency_error: Tensor | None = None
 
 
 class SegmentScorer:
@@ -82,7 +97,7 @@ class SegmentScorer:
         self.keep_ends = keep_ends
 
     def score(self, attribution: Attribution) -> SegmentScores:
-        """Score one trace.
+        """Score one trace; warn (`UndecidedWarning`) if its error may change what is kept.
 
         Returns:
             Values for all ``S`` segments. An empty segment, or one without attribution, has
@@ -108,23 +123,82 @@ class SegmentScorer:
                 "baseline."
             )
         squares, _ = segment_sum(tokens.square(), spans)
+        strength, consistency, important, kept = self._select(signed, absolute, spans)
+        effective_tokens = absolute**2 / squares.where(squares > 0, 1.0)
+        scores = SegmentScores(strength, consistency, effective_tokens, important, kept)
+        if (samples := attribution.segment_samples) is None:
+            return scores
+        scores = replace(scores, **self.judge(samples, spans))
+        if scores.undecided is not None and scores.undecided.any():
+            numbers = ", ".join(map(str, scores.undecided.nonzero().flatten().tolist()))
+            warnings.warn(
+                f"segments {numbers} are undecided after {attribution.evaluations} evaluations: "
+                "the estimated error of the attribution may change whether they are kept. Raise "
+                "max_evaluations, or leave the trace out.",
+                UndecidedWarning,
+                stacklevel=2,
+            )
+        return scores
+
+    def judge(self, samples: Tensor, spans: Spans) -> dict[str, Tensor]:
+        """Return what is undecided among samples of an attribution, and how far the scores vary.
+
+        Args:
+            samples: As `Attribution.segment_samples`, ``[P, S, 2]``.
+            spans: The segments.
+
+        Returns:
+            ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`.
+        """
+        strength, consistency, _, kept = self._select(samples[..., 0], samples[..., 1], spans)
+        return {
+            "undecided": (kept[1:] != kept[0]).any(0),
+            "strength_error": (strength[1:] - strength[0]).abs().amax(0),
+            "consistency_error": (consistency[1:] - consistency[0]).abs().amax(0),
+        }
+
+    def _select(self, signed: Tensor, absolute: Tensor, spans: Spans) -> tuple[Tensor, ...]:
+        """Strength, consistency, important and kept from the segments' sums, all ``[..., S]``."""
         lengths = torch.tensor([max(1, stop - start) for start, stop in spans], dtype=torch.float64)
         strength = absolute / lengths ** NORMALIZATIONS[self.normalization]
-        strength = strength / strength.sum()
+        strength = strength / strength.sum(-1, keepdim=True).clamp_min(1e-300)
         consistency = signed.abs() / absolute.where(absolute > 0, 1.0)
         important = self._strongest(strength) & (consistency <= self.beta)
         kept = important.clone()
         if self.keep_ends:
-            kept[[0, -1]] = True
-        return SegmentScores(
-            strength, consistency, absolute**2 / squares.where(squares > 0, 1.0), important, kept
-        )
+            kept[..., [0, -1]] = True
+        return strength, consistency, important, kept
 
     def _strongest(self, strength: Tensor) -> Tensor:
         """The fewest strongest segments that reach tau; among equals the earlier one first."""
-        order = strength.argsort(descending=True, stable=True)
-        before = strength[order].cumsum(0) - strength[order]
-        strongest = torch.zeros(len(strength), dtype=torch.bool)
+        order = strength.argsort(dim=-1, descending=True, stable=True)
+        sorted_strength = strength.gather(-1, order)
+        before = sorted_strength.cumsum(-1) - sorted_strength
         # 1e-12: the sum of all shares may fall short of tau = 1 by rounding.
-        strongest[order[before < self.tau - 1e-12]] = True
-        return strongest
+        return torch.zeros_like(order, dtype=torch.bool).scatter(
+            -1, order, before < self.tau - 1e-12
+        )
+
+
+def segment_samples(scores: Tensor, spans: Spans) -> Tensor:
+    """Return the segments' sums of samples of token scores, signed and absolute.
+
+    Args:
+        scores: float64 on CPU, ``[P, T]``.
+        spans: The segments.
+
+    Returns:
+        float64 ``[P, S, 2]``.
+    """
+    starts, stops = (torch.tensor(places) for places in zip(*spans, strict=True))
+    sums = []
+    for values in (scores, scores.abs()):
+        before = F.pad(values.cumsum(-1), (1, 0))
+        sums.append(before[:, stops] - before[:, starts])
+    return torch.stack(sums, -1)
+
+
+def jaccard(one: Tensor, other: Tensor) -> float:
+    """Return how much two sets of segments, bool ``[S]``, agree: in [0, 1]; two empty ones do."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0

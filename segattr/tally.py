@@ -27,6 +27,8 @@ class Tally:
     lengths: list[int] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+    unsure: int = 0
 
     def add(self, outcome: Outcome) -> None:
         self.kinds[outcome.kind] += 1
@@ -36,6 +38,8 @@ class Tally:
             kept, tokens = reasoning_tokens(outcome.record)
             self.kept.append(kept / tokens)
             self.gaps.append(outcome.record["completeness_gap"])
+            self.evaluations.append(outcome.record["evaluations"])
+            self.unsure += outcome.record["converged"] is False
 
     def lines(self) -> Iterator[str]:
         """The summary."""
@@ -48,8 +52,17 @@ class Tally:
             )
             yield f"{statistics.mean(self.kept):.0%} of the reasoning kept on average"
             wide = sum(gap > WIDE_GAP for gap in self.gaps)
-            advice = f", above {WIDE_GAP:.0%} for {wide} traces: raise --steps" if wide else ""
-            yield f"completeness gap {statistics.median(self.gaps):.1%} in the median{advice}"
+            remark = f", above {WIDE_GAP:.0%} for {wide} traces" if wide else ""
+            points = statistics.median(self.evaluations)
+            yield (
+                f"{points:g} points and a completeness gap of {statistics.median(self.gaps):.1%} "
+                f"in the median{remark}"
+            )
+            if self.unsure:
+                yield (
+                    f"{self.unsure} traces have undecided segments (converged: false): raise "
+                    "--max-evaluations"
+                )
 
 
 def _peak_memory() -> int:

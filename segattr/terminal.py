@@ -37,6 +37,8 @@ def _heading(number: int, segment: Mapping[str, Any], strongest: float) -> Text:
     verdict = "kept" if segment["kept"] else "dropped"
     if segment["kept"] and not segment["important"]:
         verdict = "kept as an end"
+    if segment.get("undecided"):
+        verdict += ", undecided"
     mark, style = ("+", "green") if segment["kept"] else ("-", "red dim")
     kind = f"  [{segment['kind']}]" if "kind" in segment else ""
     text = (
@@ -54,6 +56,7 @@ def _facts(record: Mapping[str, Any]) -> str:
         f"{record['target_logprob']:.2f} with the trace; "
         f"{record['evaluations']} points of {settings['rule']}, completeness gap "
         f"{record['completeness_gap']:.1%}"
+        f"{', not converged' if record.get('converged') is False else ''}"
     )
 
 

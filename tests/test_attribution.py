@@ -14,7 +14,7 @@ from segattr import Attribution, EncodedTrace, FastIG
 
 def test_a_saved_attribution_comes_back_whole(tmp_path):
     encoded = dataclasses.replace(make_trace(), response_ids=torch.tensor([3, 4]), id="x")
-    attribution = FastIG(make_model("qwen2"), steps=2).attribute(encoded)
+    attribution = FastIG(make_model("qwen2"), rule="midpoint", steps=2).attribute(encoded)
     attribution.save(tmp_path / "one.safetensors")
     loaded = Attribution.load(tmp_path / "one.safetensors")
     assert torch.equal(loaded.token_scores, attribution.token_scores)
@@ -22,6 +22,7 @@ def test_a_saved_attribution_comes_back_whole(tmp_path):
     for field in dataclasses.fields(EncodedTrace):
         before, after = getattr(encoded, field.name), getattr(loaded.encoded, field.name)
         assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+    assert loaded.converged is None
     for name in (
         "target_logprob",
         "baseline_logprob",
@@ -33,14 +34,21 @@ def test_a_saved_attribution_comes_back_whole(tmp_path):
         assert getattr(loaded, name) == getattr(attribution, name)
 
 
-def test_segment_errors_are_saved(tmp_path):
-    attribution = Attribution(
-        torch.ones(37), make_trace(), -1.0, None, 1, segment_error=torch.rand(4)
-    )
+def test_error_estimates_are_saved(tmp_path):
+    attribution = FastIG(make_model("qwen2"), max_evaluations=9).attribute(make_trace())
     attribution.save(tmp_path / "one.safetensors")
     loaded = Attribution.load(tmp_path / "one.safetensors")
-    assert torch.equal(loaded.segment_error, attribution.segment_error)
-    assert loaded.completeness_gap is None
+    assert attribution.converged is False
+    assert loaded.converged is False
+    for name in ("token_error", "segment_samples", "segment_error"):
+        assert torch.equal(getattr(loaded, name), getattr(attribution, name))
+
+
+def test_a_segments_error_is_that_of_its_share():
+    samples = torch.tensor([[[9.0, 3], [9, 1]], [[9, 3], [9, 3]], [[9, 2], [9, 2]]]).double()
+    attribution = Attribution(torch.ones(37), make_trace(), -1.0, None, 1, segment_samples=samples)
+    torch.testing.assert_close(attribution.segment_error, torch.tensor([0.25, 0.25]).double())
+    assert attribution.completeness_gap is None
 
 
 def test_other_files_are_refused(tmp_path):

@@ -17,7 +17,8 @@ from segattr.dataset import read_scored
 from segattr.demo import ASSETS, TRACES
 
 PLACES = {"--model": str(ASSETS / "model"), "--tokenizer": str(ASSETS / "tokenizer")}
-MODEL = [*(part for option in PLACES.items() for part in option), "--steps", "2"]
+MODEL = [*(part for option in PLACES.items() for part in option), "--rule", "midpoint"]
+MODEL += ["--steps", "2"]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_score_then_show(traces, tmp_path, capsys):
     summary = capsys.readouterr().err
     assert "3 scored" in summary
     assert "traces/min" in summary
-    assert "above 5% for 3 traces: raise --steps" in summary  # two points are far too few
+    assert "in the median, above 5% for 3 traces" in summary  # two points are far too few
     records = list(read_scored(out))
     assert [record["id"] for record in records] == ["easy-01", "easy-02", "easy-03"]
     for record in records:
@@ -114,7 +115,11 @@ def test_resume_scores_the_rest(traces, tmp_path, capsys):
         ({"--out": "no/such/folder/out.jsonl"}, "No such file or directory"),
         ({"--model": "no-such-model"}, "--model no-such-model could not be loaded"),
         ({"--tau": "2"}, "tau must be in"),
-        ({"--steps": "0"}, "needs at least 1 points"),
+        ({"--rule": "midpoint", "--steps": "0"}, "needs at least 1 points"),
+        ({"--steps": "5"}, "steps must be None with rule='auto', got 5"),
+        ({"--max-evaluations": "8"}, "max_evaluations must be at least the 9 nodes"),
+        ({"--tolerance": "0"}, "tolerance must be above 0, got 0"),
+        ({"--rule": "missing.json"}, "No such file or directory: 'missing.json'"),
         ({"--baseline": "nonsense"}, "baseline must be one of"),
         ({"--device": "nonsense"}, "could not be loaded: RuntimeError"),
         ({"--max-memory": "inf"}, "infinity"),

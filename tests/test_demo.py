@@ -96,7 +96,7 @@ def test_samples_are_reproducible():
 
 def test_strength_finds_the_necessary_segments(demo, records):
     """Only the reasoning moves; all 36 bundled traces."""
-    ig, scorer = FastIG(*demo, steps=25, scope="reasoning"), SegmentScorer()
+    ig, scorer = FastIG(*demo, rule="midpoint", steps=25, scope="reasoning"), SegmentScorer()
     areas = []
     for record in records:
         scores = scorer.score(ig.attribute(Trace.from_record(record)))

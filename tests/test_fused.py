@@ -70,7 +70,9 @@ def assert_close(got, expected, tolerance):
 
 def assert_equals_autograd(model, trace, tolerance, **settings):
     engines = [
-        FastIG(model, steps=4, baseline=0, engine=engine, **settings).attribute(trace)
+        FastIG(model, rule="midpoint", steps=4, baseline=0, engine=engine, **settings).attribute(
+            trace
+        )
         for engine in ("fused", "autograd")
     ]
     ours, theirs = engines
@@ -150,8 +152,13 @@ def test_rope_that_depends_on_the_length_does_not_see_the_padding(trace, monkeyp
 def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, float]:
     """Each engine's relative error against float64 on the same weights, over 16 traces."""
     model = make_variant(name, dtype, **changes).to(DEVICE)
-    exact = FastIG(make_variant(name, dtype, **changes).double(), steps=4, engine="autograd")
-    engines = {engine: FastIG(model, steps=4, engine=engine) for engine in ("fused", "autograd")}
+    exact = FastIG(
+        make_variant(name, dtype, **changes).double(), rule="midpoint", steps=4, engine="autograd"
+    )
+    engines = {
+        engine: FastIG(model, rule="midpoint", steps=4, engine=engine)
+        for engine in ("fused", "autograd")
+    }
     errors = dict.fromkeys(engines, 0.0)
     for seed in range(16):
         trace = make_trace(num_targets=3 + seed % 4, seed=seed)
@@ -180,8 +187,10 @@ def test_kernels_in_the_engine(name):
     pytest.importorskip("triton")
     trace = EncodedTrace(torch.arange(3, 17), (0, 4), [(4, 8), (8, 10)], (11, 13))
     model = make_variant(name, num_hidden_layers=2, sliding_window=5).to(DEVICE)
-    expected = FastIG(model, steps=2, baseline=0, engine="autograd").attribute(trace)
-    ig = FastIG(model, steps=2, baseline=0, engine="fused", backend="triton")
+    expected = FastIG(model, rule="midpoint", steps=2, baseline=0, engine="autograd").attribute(
+        trace
+    )
+    ig = FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused", backend="triton")
     got = ig.attribute(trace)
     assert (got.settings["engine"], got.settings["backend"]) == ("fused", "triton")
     assert_close(got.token_scores, expected.token_scores, EXACT)
@@ -214,7 +223,7 @@ class TestOnTheGpu:
         model.config.max_position_embeddings = 8192
         ids = torch.randint(2, 90, (4000,), generator=torch.Generator().manual_seed(0))
         trace = EncodedTrace(ids, (0, 50), [(50, 3900)], (3990, 3993))
-        ig = FastIG(model, steps=4, baseline=0, engine="fused", max_memory=2**40)
+        ig = FastIG(model, rule="midpoint", steps=4, baseline=0, engine="fused", max_memory=2**40)
         expected = ig.attribute(trace).token_scores
         torch.cuda.empty_cache()
         one = ig.planner.bytes_per_point(Load(4096, 3, fused=True), recompute=False)
@@ -294,12 +303,20 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
             return (*context.attention.backward(grad), None, None)
 
     plain = make_variant("mistral-window")
-    expected = FastIG(plain, steps=2, baseline=0, engine="fused").attribute(trace).token_scores
+    expected = (
+        FastIG(plain, rule="midpoint", steps=2, baseline=0, engine="fused")
+        .attribute(trace)
+        .token_scores
+    )
     model = make_variant("mistral-window")
     model.config._attn_implementation = "flash_attention_2"
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
     monkeypatch.setattr("segattr.ig.require_causal_lm", lambda _: None)  # runs the real thing
-    got = FastIG(model, steps=2, baseline=0, engine="fused").attribute(trace).token_scores
+    got = (
+        FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused")
+        .attribute(trace)
+        .token_scores
+    )
     assert_close(got, expected, EXACT)
     assert set(windows) == {16}
 
@@ -434,7 +451,7 @@ def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
     registered = ALL_ATTENTION_FUNCTIONS["sdpa"]
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "their_own", registered)
     model = make_model("llama")
-    ig = FastIG(model, steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2)
     assert ig.attribute(trace).settings["engine"] == "fused"
     arguments = (model, monkeypatch)[: len(inspect.signature(change).parameters)]
     change(*arguments)
@@ -459,7 +476,10 @@ def test_both_of_transformers_silus_are_known():
 def test_autocast_goes_to_autograd(trace):
     model = make_model("llama", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert FastIG(model, steps=2).attribute(trace).settings["engine"] == "autograd"
+        assert (
+            FastIG(model, rule="midpoint", steps=2).attribute(trace).settings["engine"]
+            == "autograd"
+        )
 
 
 def test_a_subclass_is_another_model():
@@ -471,7 +491,7 @@ def test_a_subclass_is_another_model():
 def test_the_model_is_untouched(trace):
     model = make_variant("qwen3").train()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    FastIG(model, steps=2, engine="fused").attribute(trace)
+    FastIG(model, rule="midpoint", steps=2, engine="fused").attribute(trace)
     assert model.training
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad
@@ -485,7 +505,7 @@ def number_of_tensors() -> int:
 
 def test_nothing_is_left_in_memory(trace):
     """No tensor of the run outlives it, in a reference cycle or in the engine."""
-    ig = FastIG(make_variant("qwen2-tied"), steps=2, engine="fused")
+    ig = FastIG(make_variant("qwen2-tied"), rule="midpoint", steps=2, engine="fused")
     gc.collect()
     gc.disable()
     try:

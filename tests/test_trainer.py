@@ -17,7 +17,7 @@ ROWS = 4
 @pytest.fixture(scope="module")
 def rows():
     model = make_model("qwen2")
-    ig, scorer = FastIG(model, steps=4), SegmentScorer(tau=0.4, beta=1.0)
+    ig, scorer = FastIG(model, rule="midpoint", steps=4), SegmentScorer(tau=0.4, beta=1.0)
     traces = [make_trace(seed=seed) for seed in range(ROWS)]
     rows = [training_row(trace, scorer.score(ig.attribute(trace))) for trace in traces]
     for index, row in enumerate(rows):  # different lengths, so there is padding

@@ -1,0 +1,139 @@
+"""What the command line's options stand for: a FastIG, how to encode, and a run's settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segattr import __version__
+from segattr.segments import PRESETS
+
+if TYPE_CHECKING:
+    from segattr.ig import FastIG
+    from segattr.scores import SegmentScorer
+
+
+class UserError(Exception):
+    """Something the user can mend; printed without a traceback."""
+
+
+def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
+    """The model and tokenizer, inside a FastIG; ``method`` from `method_of`, or its defaults."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from segattr.ig import FastIG
+
+    transformers.utils.logging.disable_progress_bar()
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    placement = {"device_map": "auto"} if device == "sharded" else {}
+    dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
+    trust = arguments.trust_remote_code
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            arguments.tokenizer or arguments.model, trust_remote_code=trust
+        )
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            arguments.model,
+            dtype=dtype,
+            trust_remote_code=trust,
+            use_safetensors=None if arguments.unsafe_weights else True,
+            attn_implementation=arguments.attn_implementation,
+            **placement,
+        )
+        model = model if placement else model.to(device)
+    except Exception as error:  # whatever a broken folder or a missing device raises
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"--model {arguments.model} could not be loaded: {what}") from None
+    baseline = int(arguments.baseline) if arguments.baseline.isdigit() else arguments.baseline
+    memory = arguments.max_memory
+    try:
+        return FastIG(
+            model,
+            tokenizer,
+            **method,
+            baseline=baseline,
+            scope=arguments.scope,
+            engine=arguments.engine,
+            backend=arguments.backend,
+            max_memory=None if memory is None else int(memory * 2**30),
+        )
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise UserError(str(error)) from None
+
+
+def method_of(arguments: argparse.Namespace, scorer: SegmentScorer) -> dict[str, Any]:
+    """Keyword arguments of `FastIG` that make the scorer's segments certain."""
+    from segattr.rule import Rule
+
+    rule: Any = arguments.rule
+    try:
+        rule = Rule.load(rule) if rule.endswith(".json") else rule
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from None
+    return {
+        "rule": rule,
+        "steps": arguments.steps,
+        "scorer": scorer,
+        "tolerance": arguments.tolerance,
+        "max_evaluations": arguments.max_evaluations,
+    }
+
+
+def encoding_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `encode`."""
+    keywords = arguments.keywords
+    if keywords not in PRESETS:
+        try:
+            lines = Path(keywords).read_text(encoding="utf-8").splitlines()
+            keywords = [_unescape(line) for line in lines if line]
+        except (OSError, UnicodeDecodeError):
+            raise UserError(
+                f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
+                f"got {keywords!r}."
+            ) from None
+    if not keywords:
+        raise UserError(f"--keywords must hold keywords, got {arguments.keywords}, which is empty.")
+    if arguments.max_length is not None and arguments.max_length < 1:
+        raise UserError(f"--max-length must be at least 1, got {arguments.max_length}.")
+    if arguments.prompt_template is not None and "{question}" not in arguments.prompt_template:
+        raise UserError("--prompt-template must hold {question}, got one that does not.")
+    return {
+        "keywords": keywords,
+        "opening": _unescape(arguments.opening),
+        "instruction": _unescape(arguments.instruction),
+        "prompt_template": arguments.prompt_template and _unescape(arguments.prompt_template),
+        "strip_final_answer": arguments.strip_final_answer,
+        "max_length": arguments.max_length,
+    }
+
+
+def settings_of(arguments: argparse.Namespace, encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the numbers; a file is only continued with the same."""
+    names = (
+        "model",
+        "tokenizer",
+        "field",
+        "rule",
+        "steps",
+        "tolerance",
+        "max_evaluations",
+        "baseline",
+        "scope",
+        "dtype",
+        "tau",
+        "beta",
+    )
+    encoding = {name: value for name, value in encoding.items() if name != "max_length"}
+    return {
+        "segattr": __version__,
+        **{name: getattr(arguments, name) for name in names},
+        **encoding,
+    }
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\n", "\n")

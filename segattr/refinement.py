@@ -1,0 +1,233 @@
+"""Adaptive integration along a path: bisect where the integrand is rough, and know the error.
+
+Through the nodes goes a monotone cubic (PCHIP: Fritsch & Butland, 1984), whose integral over an
+interval of width h with slopes s at its ends is the trapezoid and a correction:
+
+    h/2 (g_a + g_c) - h^2/12 (s_c - s_a)
+
+On equally spaced nodes the corrections inside cancel, and it is the trapezoid with end slopes.
+Axes: ``K`` nodes, ``I = K - 1`` intervals, ``T`` components, ``P`` samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COARSEST = 9
+MAX_EVALUATIONS = 65
+# Intervals bisected at once: more waste evaluations, fewer trust an error estimate too soon.
+BISECTED = 3
+# Nested trapezoids that differ by less belong to a smooth integrand, bisected everywhere.
+SMOOTH = 0.1
+NARROWEST = 2.0**-30
+# The potential counts as known to so many roundings of its largest value.
+ROUNDINGS = 4
+# Share of the potential's variation that integrals may miss; beyond, no error estimate is believed.
+MISSED = 0.1
+
+Evaluate = Callable[[Tensor], tuple[Tensor | None, Tensor]]
+
+
+class Refinement:
+    """The nodes of one path, what is known there, and where to look next.
+
+    Args:
+        max_evaluations: Most nodes.
+        resolution: Relative rounding error of the potential; see `add`.
+        coarsest: Equally spaced nodes to begin with, odd.
+
+    Attributes:
+        alphas: Nodes, float64 ``[K]``, ascending.
+        values: The integrand there, float64 ``[K, T]``.
+        potentials: The potential there, float64 ``[K]``, or None.
+        integrals: Over each interval, float64 ``[I, T]``.
+        errors: Their estimated errors, signed, float64 ``[I, T]``.
+        missed: What they miss of the potential's differences beyond its rounding, float64 ``[I]``.
+        wanted: Nodes to evaluate next, float64; empty when there may be no more.
+        converged: Whether `refine` found what it waited for.
+    """
+
+    def __init__(
+        self,
+        max_evaluations: int = MAX_EVALUATIONS,
+        resolution: float = 0.0,
+        coarsest: int = COARSEST,
+    ) -> None:
+        require_max_evaluations(max_evaluations, coarsest)
+        self.max_evaluations = max_evaluations
+        self.coarsest = coarsest
+        self.resolution = resolution
+        self.alphas = torch.empty(0, dtype=torch.float64)
+        self.values = torch.empty(0, 0, dtype=torch.float64)
+        self.potentials: Tensor | None = None
+        self.wanted = torch.linspace(0, 1, coarsest, dtype=torch.float64)
+        self.converged = False
+
+    @property
+    def value(self) -> Tensor:
+        """The integral, float64 ``[T]``."""
+        return self.integrals.sum(0)
+
+    @property
+    def error(self) -> Tensor:
+        """Its estimated error, float64 ``[T]``: that of all intervals, none cancelling another."""
+        return self.errors.abs().sum(0)
+
+    def add(self, potentials: Tensor | None, values: Tensor) -> None:
+        """Take what was found at the nodes that were `wanted`, and choose the next ones.
+
+        Args:
+            potentials: Where known, a function whose derivative along the path is the sum of the
+                integrand's components, ``[K]``: its differences show what the nodes have missed.
+            values: The integrand, ``[K, T]``.
+        """
+        known = len(self.alphas)
+        self.alphas, order = torch.cat([self.alphas, self.wanted]).sort()
+        values = values.double()
+        self.values = torch.cat([self.values, values])[order] if known else values
+        if potentials is not None:
+            potentials = potentials.double()
+            before = [] if self.potentials is None else [self.potentials]
+            self.potentials = torch.cat([*before, potentials])[order]
+        coarse = order < known if known else torch.arange(len(order)) % 2 == 0
+        trapezoids, corrections = _cubic(self.alphas, self.values)
+        self.integrals = trapezoids + corrections
+        self.missed = self._missed()
+        self.errors = self._estimate(corrections, coarse)
+        self.smooth = self._is_smooth()
+        self.wanted = self._next_nodes(trapezoids)
+
+    def samples(self, count: int = 32) -> Tensor:
+        """Return integrals as they may really be, float64 ``[P, T]``; the first is the estimate.
+
+        Each of the others adds every interval's estimated error with a random sign, seeded.
+        """
+        shape = (count, len(self.errors))
+        signs = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        return torch.cat([self.value[None], self.value + signs.double() @ self.errors])
+
+    def is_plausible(self) -> bool:
+        """Whether the error estimate can be believed.
+
+        Not on the coarsest level, unless the integrand is smooth; and not while the integrals miss
+        a good part of the potential's changes.
+        """
+        if len(self.alphas) == self.coarsest and not self.smooth:
+            return False
+        if self.potentials is None:
+            return True
+        return bool(self.missed.sum() <= MISSED * self.potentials.diff().abs().sum())
+
+    def _missed(self) -> Tensor:
+        if self.potentials is None:
+            return torch.zeros(len(self.integrals), dtype=torch.float64)
+        noise = ROUNDINGS * self.resolution * self.potentials.abs().max()
+        missed = self.potentials.diff() - self.integrals.sum(1)
+        return (missed.abs() - noise).clamp_min(0)
+
+    def _estimate(self, corrections: Tensor, coarse: Tensor) -> Tensor:
+        """Each interval's error: its correction, scaled by how far corrections were off before.
+
+        That ratio is taken where ``coarse`` nodes were bisected, so it follows the order in which
+        the integrand really converges. What an interval's integral misses of the potential's
+        difference is an error too.
+        """
+        trapezoids, before = _cubic(self.alphas[coarse], self.values[coarse])
+        places = coarse.nonzero().flatten()
+        total = F.pad(self.integrals.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
+        bisected = places.diff() > 1
+        moved = (total - trapezoids - before)[bisected].abs().sum()
+        scale = before[bisected].abs().sum().clamp_min(1e-6 * self.integrals.abs().sum())
+        errors = corrections * (moved / scale.clamp_min(1e-300))
+        sizes = errors.abs().sum(1, keepdim=True)
+        evenly = 1 / errors.shape[1]
+        shapes = torch.where(sizes > 0, errors / sizes.clamp_min(1e-300), evenly)
+        missed = self.missed[:, None]
+        return torch.where(missed > sizes, shapes * missed, errors)
+
+    def _next_nodes(self, trapezoids: Tensor) -> Tensor:
+        """The middles of the roughest intervals, as many as may still be evaluated."""
+        widths = self.alphas.diff()
+        roughness = self._roughness(widths, trapezoids)
+        count = len(widths) if self.smooth else BISECTED
+        roughest = roughness.argsort(descending=True, stable=True)
+        roughest = roughest[widths[roughest] > NARROWEST]
+        chosen = roughest[: min(count, self.max_evaluations - len(self.alphas))]
+        return (self.alphas[chosen] + widths[chosen] / 2).sort().values
+
+    def _roughness(self, widths: Tensor, trapezoids: Tensor) -> Tensor:
+        """How much an interval deserves a node, ``[I]``."""
+        steps = widths * self.values.diff(dim=0).abs().sum(1)
+        if self.potentials is None:
+            sizes = self.values.abs().sum(1)
+            return steps + widths * (sizes[1:] + sizes[:-1]) / 4
+        return (self.potentials.diff() - trapezoids.sum(1)).abs() + steps / 4
+
+    def _is_smooth(self) -> bool:
+        """Whether nested trapezoids on equally spaced nodes hardly differ."""
+        widths = self.alphas.diff()
+        if len(widths) % 2 or not torch.allclose(widths, widths[0]):
+            return False
+        fine, coarse = (
+            torch.trapezoid(self.values[::step], self.alphas[::step], dim=0) for step in (1, 2)
+        )
+        return bool((fine - coarse).abs().sum() <= SMOOTH * fine.abs().sum())
+
+
+def refine(
+    evaluate: Evaluate, settled: Callable[[Refinement], bool], refinement: Refinement
+) -> Refinement:
+    """Evaluate and bisect until ``settled`` or out of evaluations; return the refinement.
+
+    Args:
+        evaluate: Takes nodes ``[K]``, returns potentials ``[K]`` (or None) and values ``[K, T]``.
+        settled: Asked after each round whose error estimate can be believed.
+        refinement: Where to begin.
+    """
+    while len(refinement.wanted) and not refinement.converged:
+        refinement.add(*evaluate(refinement.wanted))
+        refinement.converged = refinement.is_plausible() and settled(refinement)
+    return refinement
+
+
+def require_max_evaluations(max_evaluations: int, coarsest: int = COARSEST) -> None:
+    if max_evaluations < coarsest:
+        raise ValueError(
+            f"max_evaluations must be at least the {coarsest} nodes of the coarsest level, got "
+            f"{max_evaluations}. Use a fixed rule for fewer."
+        )
+
+
+def _cubic(alphas: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Trapezoids and the monotone cubic's corrections, ``[I, T]`` each."""
+    widths = alphas.diff()[:, None]
+    slopes = _slopes(widths, values.diff(dim=0) / widths)
+    return widths / 2 * (values[1:] + values[:-1]), -(widths**2) / 12 * slopes.diff(dim=0)
+
+
+def _slopes(widths: Tensor, secants: Tensor) -> Tensor:
+    """Slopes at the nodes: weighted harmonic means of the secants, 0 at extrema, ``[K, T]``."""
+    left, right = secants[:-1], secants[1:]
+    to_left = widths[:-1] + 2 * widths[1:]
+    to_right = 2 * widths[:-1] + widths[1:]
+    same = left * right > 0
+    ones = torch.ones((), dtype=left.dtype)
+    means = (to_left + to_right) / (
+        to_left / torch.where(same, left, ones) + to_right / torch.where(same, right, ones)
+    )
+    inside = torch.where(same, means, 0.0)
+    first = _end_slope(widths[0], widths[1], secants[0], secants[1])
+    last = _end_slope(widths[-1], widths[-2], secants[-1], secants[-2])
+    return torch.cat([first[None], inside, last[None]])
+
+
+def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: Tensor) -> Tensor:
+    """Slope of a parabola through three nodes at its end, kept monotone, ``[T]``."""
+    slope = ((2 * width + next_width) * secant - width * next_secant) / (width + next_width)
+    slope = torch.where(slope * secant <= 0, 0.0, slope)
+    too_steep = (secant * next_secant <= 0) & (slope.abs() > 3 * secant.abs())
+    return torch.where(too_steep, 3 * secant, slope)
