@@ -4,11 +4,14 @@ trace -> segments -> attribution [T] -> segment scores [S] -> training row [T] -
 """
 
 from segattr.attribution import Attribution, Method
+from segattr.calibration import fit_rule
 from segattr.collator import LossMaskCollator
 from segattr.encoding import encode
 from segattr.ig import FastIG
+from segattr.quadrature import Integral, integrate
 from segattr.rows import training_row
-from segattr.scores import SegmentScorer, SegmentScores
+from segattr.rule import Rule
+from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
 from segattr.segments import split_segments
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
 
@@ -20,11 +23,16 @@ __all__ = [
     "encode",
     "EncodedTrace",
     "TraceTooLongError",
+    "integrate",
+    "Integral",
     "FastIG",
+    "fit_rule",
+    "Rule",
     "Attribution",
     "Method",
     "SegmentScorer",
     "SegmentScores",
+    "UndecidedWarning",
     "training_row",
     "LossMaskCollator",
 ]

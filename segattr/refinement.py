@@ -21,13 +21,22 @@ COARSEST = 9
 MAX_EVALUATIONS = 65
 # Intervals bisected at once: more waste evaluations, fewer trust an error estimate too soon.
 BISECTED = 3
-# Nested trapezoids that differ by less belong to a smooth integrand, bisected everywhere.
+# Nested trapezoids that differ by less belong to a smooth integrand, bisected everywhere, unless
+# half of its variation is in one interval.
 SMOOTH = 0.1
-NARROWEST = 2.0**-30
+# Of the sum of a smooth integrand's errors, at least so much is left after they cancel.
+LEAST_LEFT = 1 / 16
+# A round makes errors smaller against doubts by this much at most; and tells nothing of it unless
+# it bisected this share of all doubt.
+FASTEST = 8
+TELLING = 0.1
+# The error that is reported, over the one that is estimated: tests/test_quadrature.py.
+SAFETY = 2
 # The potential counts as known to so many roundings of its largest value.
 ROUNDINGS = 4
 # Share of the potential's variation that integrals may miss; beyond, no error estimate is believed.
 MISSED = 0.1
+NARROWEST = 2.0**-30  # interval that is bisected
 
 Evaluate = Callable[[Tensor], tuple[Tensor | None, Tensor]]
 
@@ -66,6 +75,7 @@ class Refinement:
         self.potentials: Tensor | None = None
         self.wanted = torch.linspace(0, 1, coarsest, dtype=torch.float64)
         self.converged = False
+        self.ratio = 0.0
 
     @property
     def value(self) -> Tensor:
@@ -74,8 +84,8 @@ class Refinement:
 
     @property
     def error(self) -> Tensor:
-        """Its estimated error, float64 ``[T]``: that of all intervals, none cancelling another."""
-        return self.errors.abs().sum(0)
+        """Its estimated error, float64 ``[T]``, as a bound: no interval's cancels another's."""
+        return SAFETY * self.errors.abs().sum(0)
 
     def add(self, potentials: Tensor | None, values: Tensor) -> None:
         """Take what was found at the nodes that were `wanted`, and choose the next ones.
@@ -94,11 +104,13 @@ class Refinement:
             before = [] if self.potentials is None else [self.potentials]
             self.potentials = torch.cat([*before, potentials])[order]
         coarse = order < known if known else torch.arange(len(order)) % 2 == 0
-        trapezoids, corrections = _cubic(self.alphas, self.values)
+        trapezoids, corrections, doubts = _cubic(self.alphas, self.values)
         self.integrals = trapezoids + corrections
         self.missed = self._missed()
-        self.errors = self._estimate(corrections, coarse)
-        self.smooth = self._is_smooth()
+        self.errors = self._estimate(doubts, coarse)
+        self.smooth = self._compare_levels(trapezoids)
+        if self.smooth:  # what cancelled when this level was made will cancel again
+            self.errors *= max(self.cancelled, LEAST_LEFT)
         self.wanted = self._next_nodes(trapezoids)
 
     def samples(self, count: int = 32) -> Tensor:
@@ -129,20 +141,25 @@ class Refinement:
         missed = self.potentials.diff() - self.integrals.sum(1)
         return (missed.abs() - noise).clamp_min(0)
 
-    def _estimate(self, corrections: Tensor, coarse: Tensor) -> Tensor:
-        """Each interval's error: its correction, scaled by how far corrections were off before.
+    def _estimate(self, doubts: Tensor, coarse: Tensor) -> Tensor:
+        """Each interval's error: its doubt, scaled by how far doubts were off before.
 
         That ratio is taken where ``coarse`` nodes were bisected, so it follows the order in which
-        the integrand really converges. What an interval's integral misses of the potential's
-        difference is an error too.
+        the integrand really converges; bisecting what was hardly in doubt tells nothing. What an
+        interval's integral misses of the potential's difference is an error too.
         """
-        trapezoids, before = _cubic(self.alphas[coarse], self.values[coarse])
+        trapezoids, corrections, before = _cubic(self.alphas[coarse], self.values[coarse])
         places = coarse.nonzero().flatten()
         total = F.pad(self.integrals.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
         bisected = places.diff() > 1
-        moved = (total - trapezoids - before)[bisected].abs().sum()
-        scale = before[bisected].abs().sum().clamp_min(1e-6 * self.integrals.abs().sum())
-        errors = corrections * (moved / scale.clamp_min(1e-300))
+        moves = (total - trapezoids - corrections)[bisected]
+        moved = moves.abs().sum()
+        self.cancelled = float(moves.sum(0).abs().sum() / moved.clamp_min(1e-300))
+        doubted = before[bisected].abs().sum()
+        scale = doubted.clamp_min(1e-6 * self.integrals.abs().sum()).clamp_min(1e-300)
+        slowest = self.ratio / (FASTEST if doubted > TELLING * before.abs().sum() else 1)
+        self.ratio = max(float(moved / scale), slowest)
+        errors = doubts * self.ratio
         sizes = errors.abs().sum(1, keepdim=True)
         evenly = 1 / errors.shape[1]
         shapes = torch.where(sizes > 0, errors / sizes.clamp_min(1e-300), evenly)
@@ -167,15 +184,23 @@ class Refinement:
             return steps + widths * (sizes[1:] + sizes[:-1]) / 4
         return (self.potentials.diff() - trapezoids.sum(1)).abs() + steps / 4
 
-    def _is_smooth(self) -> bool:
-        """Whether nested trapezoids on equally spaced nodes hardly differ."""
+    def _compare_levels(self, trapezoids: Tensor) -> bool:
+        """Take trapezoids or cubics, whichever moved less; return whether the integrand is smooth.
+
+        Where nodes are equally spaced, nested levels can be compared: trapezoids are the better
+        choice for a function that is flat at both ends.
+        """
         widths = self.alphas.diff()
         if len(widths) % 2 or not torch.allclose(widths, widths[0]):
             return False
-        fine, coarse = (
-            torch.trapezoid(self.values[::step], self.alphas[::step], dim=0) for step in (1, 2)
-        )
-        return bool((fine - coarse).abs().sum() <= SMOOTH * fine.abs().sum())
+        before, corrections, _ = _cubic(self.alphas[::2], self.values[::2])
+        of_trapezoids = (trapezoids.sum(0) - before.sum(0)).abs().sum()
+        of_cubics = (self.value - (before + corrections).sum(0)).abs().sum()
+        if of_trapezoids < of_cubics:
+            self.integrals = trapezoids
+        steps = widths * self.values.diff(dim=0).abs().sum(1)
+        spread = bool(steps.max() <= steps.sum() / 2)
+        return spread and bool(of_trapezoids < SMOOTH * trapezoids.sum(0).abs().sum())
 
 
 def refine(
@@ -202,11 +227,25 @@ def require_max_evaluations(max_evaluations: int, coarsest: int = COARSEST) -> N
         )
 
 
-def _cubic(alphas: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Trapezoids and the monotone cubic's corrections, ``[I, T]`` each."""
+def _cubic(alphas: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Trapezoids, the monotone cubic's corrections, and doubts, ``[I, T]`` each.
+
+    Doubts are the corrections with slopes that are not kept monotone: these see a lone peak, where
+    all monotone slopes are 0.
+    """
     widths = alphas.diff()[:, None]
-    slopes = _slopes(widths, values.diff(dim=0) / widths)
-    return widths / 2 * (values[1:] + values[:-1]), -(widths**2) / 12 * slopes.diff(dim=0)
+    secants = values.diff(dim=0) / widths
+    trapezoids = widths / 2 * (values[1:] + values[:-1])
+    corrections, doubts = (
+        -(widths**2) / 12 * slopes(widths, secants).diff(dim=0) for slopes in (_slopes, _parabolic)
+    )
+    return trapezoids, corrections, doubts
+
+
+def _parabolic(widths: Tensor, secants: Tensor) -> Tensor:
+    """Slopes at the nodes of parabolas through three nodes, ``[K, T]``."""
+    inside = (widths[1:] * secants[:-1] + widths[:-1] * secants[1:]) / (widths[1:] + widths[:-1])
+    return torch.cat([2 * secants[:1] - inside[:1], inside, 2 * secants[-1:] - inside[-1:]])
 
 
 def _slopes(widths: Tensor, secants: Tensor) -> Tensor:

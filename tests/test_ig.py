@@ -469,7 +469,7 @@ def test_nan_logits_name_the_path_point(model, trace):
     model.model.norm.register_forward_hook(
         lambda _m, _i, out: torch.where(out[:, :1] > 1e9, out, out.log() * 0 + out)
     )
-    with pytest.raises(FloatingPointError, match="got nan at path point alpha = 0.125. Use"):
+    with pytest.raises(FloatingPointError, match=r"got nan at path point alpha = 0\.125\. Use"):
         FastIG(model, rule="midpoint", steps=4).attribute(trace)
 
 
