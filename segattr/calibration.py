@@ -4,7 +4,8 @@ Over the training traces n, with references r_n and integrands g_n(alpha):
 
     minimise  sum_n |sum_k weights[k] g_n(alphas[k]) - r_n|^2 / |r_n|^2,   weights >= 0
 
-Points are chosen greedily from a grid, then exchanged one by one while that helps.
+Points are chosen from a grid (one by one, or those of a textbook rule) and exchanged as long as
+that helps.
 Axes: ``N`` traces, ``C`` candidate points, ``K`` chosen points, ``T`` tokens.
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from segattr.attribution import Attribution, completeness_gap
 from segattr.ig import PAPER, FastIG
+from segattr.quadrature import nodes_and_weights
 from segattr.refinement import Refinement, refine
 from segattr.rule import Rule, describe_baseline, fingerprint
 from segattr.scores import SegmentScorer, jaccard
@@ -135,21 +137,37 @@ def _fit(sampled: Sequence[Sampled], points: int) -> tuple[Tensor, Tensor]:
         scale = trace.reference.square().sum()
         gram += trace.values @ trace.values.T / scale
         target += trace.values @ trace.reference / scale
+    starts = [_greedy(gram, target, points)]
+    for name in ("midpoint", "gauss-legendre"):
+        places = nodes_and_weights(name, points)[0] * (GRID - 1)
+        if len(set(nearest := places.round().int().tolist())) == points:
+            starts.append(nearest)
+    found = [_exchange(gram, target, start) for start in starts]
+    chosen = sorted(min(found, key=lambda chosen: _loss(gram, target, chosen)))
+    return torch.tensor(chosen), _weights(gram, target, chosen)
+
+
+def _greedy(gram: Tensor, target: Tensor, points: int) -> list[int]:
+    """One candidate after another, each the best beside those before it."""
     chosen: list[int] = []
     while len(chosen) < points:
         others = [c for c in range(GRID) if c not in chosen]
         chosen.append(min(others, key=lambda c: _loss(gram, target, [*chosen, c])))
+    return chosen
+
+
+def _exchange(gram: Tensor, target: Tensor, chosen: list[int]) -> list[int]:
+    """Put another candidate in each place, as long as that helps."""
     best, before = _loss(gram, target, chosen), float("inf")
     while best < before:
         before = best
-        for place in range(points):
+        for place in range(len(chosen)):
             others = [c for c in range(GRID) if c not in chosen]
             swaps = [[*chosen[:place], c, *chosen[place + 1 :]] for c in others]
             swap = min(swaps, key=lambda s: _loss(gram, target, s))
             if (loss := _loss(gram, target, swap)) < best:
                 chosen, best = swap, loss
-    chosen.sort()
-    return torch.tensor(chosen), _weights(gram, target, chosen)
+    return chosen
 
 
 def _loss(gram: Tensor, target: Tensor, chosen: list[int]) -> float:

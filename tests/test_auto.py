@@ -1,0 +1,197 @@
+"""FastIG with rule="auto": what it claims, what it counts, and where it stops."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from conftest import make_model, make_trace, naive_ig
+
+from segattr import FastIG, SegmentScorer, Trace, UndecidedWarning
+from segattr.planner import Plan, Planner
+from segattr.quadrature import nodes_and_weights
+from segattr.scores import jaccard
+
+pytestmark = pytest.mark.usefixtures("exact_norms")
+
+
+def exact(model, trace, scope="all"):
+    return naive_ig(model, trace, *nodes_and_weights("gauss-legendre", 60), scope=scope)
+
+
+@pytest.mark.parametrize("scope", ["all", "reasoning"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_its_error_estimate_bounds_its_error(model, scope, seed):
+    trace = make_trace(seed=seed)
+    attribution = FastIG(model, scope=scope).attribute(trace)
+    assert attribution.converged
+    off = (attribution.token_scores - exact(model, trace, scope)).norm()
+    assert off <= attribution.token_error.norm()
+    assert attribution.token_error.norm() <= attribution.token_scores.norm()
+
+
+def test_a_small_tolerance_gives_exact_scores(model, trace):
+    ig = FastIG(model, scorer=None, tolerance=1e-4, max_evaluations=257)
+    attribution = ig.attribute(trace)
+    assert attribution.converged
+    expected = exact(model, trace)
+    assert (attribution.token_scores - expected).norm() <= 2e-4 * expected.norm()
+    loose = FastIG(model, scorer=None, tolerance=0.1).attribute(trace)
+    assert loose.evaluations < attribution.evaluations
+
+
+def test_the_segments_errors_are_within_the_tolerance(model, trace):
+    attribution = FastIG(model, scorer=None, tolerance=5e-3, max_evaluations=257).attribute(trace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndecidedWarning)
+        scores = SegmentScorer().score(attribution)
+    assert attribution.converged
+    assert max(scores.strength_error.max(), scores.consistency_error.max()) <= 5e-3
+    reference = FastIG(model, rule="gauss-legendre", steps=60).attribute(trace)
+    truth = SegmentScorer().score(reference)
+    assert (scores.strength - truth.strength).abs().max() <= 5e-3
+    assert (scores.consistency - truth.consistency).abs().max() <= 5e-3
+
+
+def test_what_it_reports(model, trace):
+    attribution = FastIG(model).attribute(trace)
+    plain = FastIG(model, rule="trapezoid", steps=9).attribute(trace)
+    assert attribution.settings["rule"] == "auto"
+    assert attribution.settings["max_evaluations"] == 65
+    assert 9 <= attribution.evaluations <= 65
+    for name in ("target_logprob", "baseline_logprob"):  # both ends are nodes
+        assert getattr(attribution, name) == pytest.approx(getattr(plain, name), rel=1e-12)
+    assert attribution.token_scores.dtype == torch.float64
+    assert attribution.token_error.shape == attribution.token_scores.shape
+    assert attribution.token_error[trace.target[1] :].count_nonzero() == 0
+    samples = attribution.segment_samples
+    assert samples.shape == (33, len(trace.segments), 2)
+    start, stop = trace.segments[0]
+    inside = attribution.token_scores[start:stop]
+    torch.testing.assert_close(samples[0, 0], torch.stack([inside.sum(), inside.abs().sum()]))
+    assert (plain.converged, plain.token_error, plain.segment_samples) == (None, None, None)
+
+
+def test_evaluations_are_those_of_the_engine(model, trace, monkeypatch):
+    ig, counted = FastIG(model), []
+    run = ig.planner.run
+
+    def counting(alphas, evaluate, load):
+        counted.extend(alphas.tolist())
+        return run(alphas, evaluate, load)
+
+    monkeypatch.setattr(ig.planner, "run", counting)
+    assert ig.attribute(trace).evaluations == len(counted) == len(set(counted))
+
+
+@pytest.mark.parametrize("points", [1, 2, 64])
+def test_chunks_and_engines_choose_the_same_points(model, trace, monkeypatch, points):
+    expected = FastIG(model, engine="autograd").attribute(trace)
+    monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, recompute=False))
+    got = FastIG(model).attribute(trace)
+    assert got.evaluations == expected.evaluations
+    torch.testing.assert_close(got.token_scores, expected.token_scores, rtol=1e-8, atol=1e-10)
+
+
+def test_a_scorer_that_keeps_everything_is_certain_at_once(model, trace):
+    everything = SegmentScorer(tau=1.0, beta=1.0)
+    sure = FastIG(model, scorer=everything).attribute(trace)
+    paper = FastIG(model).attribute(trace)
+    assert sure.converged
+    assert sure.evaluations <= paper.evaluations
+    assert not everything.score(sure).undecided.any()
+
+
+def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, records):
+    trace = Trace.from_record(records[0])
+    attribution = FastIG(*demo, max_evaluations=9).attribute(trace)
+    assert (attribution.converged, attribution.evaluations) == (False, 9)
+    with pytest.warns(UndecidedWarning, match=r"undecided after 9 evaluations.*Raise max_eval"):
+        scores = SegmentScorer().score(attribution)
+    assert scores.undecided.any()
+
+
+@pytest.mark.parametrize("scope", ["reasoning", "all"])
+def test_kept_segments_are_those_of_257_points(demo, records, scope):
+    """Traces of the bundled model, where the integrand is a peak somewhere: every ninth one."""
+    few, many = FastIG(*demo, scope=scope), FastIG(*demo, rule="trapezoid", steps=257, scope=scope)
+    agreements, evaluations = [], []
+    for record in records[1::9]:
+        encoded = few.encode(Trace.from_record(record))
+        attribution = few.attribute(encoded)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndecidedWarning)
+            kept = SegmentScorer().score(attribution).kept
+        agreement = jaccard(kept, SegmentScorer().score(many.attribute(encoded)).kept)
+        assert agreement >= 0.9 or not attribution.converged
+        agreements.append(agreement)
+        evaluations.append(attribution.evaluations)
+    assert sum(agreements) / len(agreements) >= 0.99
+    assert sorted(evaluations)[len(evaluations) // 2] < 50
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_does_not_use_up_the_budget(dtype):
+    """What rounding makes of F must not look like something the points have missed."""
+    for seed in range(4):
+        trace = make_trace(seed=seed)
+        attribution = FastIG(make_model("qwen2", dtype)).attribute(trace)
+        whole = FastIG(make_model("qwen2")).attribute(trace)
+        assert attribution.converged
+        assert attribution.evaluations <= whole.evaluations + 12
+        assert attribution.token_scores.dtype == torch.float32
+
+
+def test_paths_without_a_good_start_are_not_called_converged():
+    """RMSNorm of a baseline of zeros: all of F's change is in the first thousandth of the path."""
+    model = make_model("qwen2")
+    attribution = FastIG(model, baseline="zero", max_evaluations=15).attribute(make_trace())
+    assert attribution.converged is False
+    assert attribution.completeness_gap > 1
+
+
+def test_the_integrand_is_what_the_rules_sum(model, trace):
+    alphas, weights = nodes_and_weights("midpoint", 5)
+    logprobs, values = FastIG(model).integrand(trace, alphas)
+    assert logprobs.shape == (5,)
+    assert values.shape == (5, len(trace.input_ids))
+    expected = FastIG(model, rule="midpoint", steps=5).attribute(trace).token_scores
+    torch.testing.assert_close(weights @ values, expected)
+    ends, _ = FastIG(model).integrand(trace, [0.0, 1.0])
+    assert ends[1].item() == pytest.approx(FastIG(model).attribute(trace).target_logprob)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
+        ({"tolerance": -1.0}, "tolerance must be above 0"),
+        ({"max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
+        ({"steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
+        ({"scorer": None}, "tolerance must be given with scorer=None"),
+        ({"rule": "midpoint", "tolerance": 0.1}, "tolerance must be None with rule='midpoint'"),
+        ({"rule": "simpson"}, "rule must be one of 'auto', 'riemann'"),
+    ],
+)
+def test_bad_settings(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        FastIG(model, **settings)
+
+
+def test_nan_at_a_late_point_is_named(model, trace):
+    """Only beyond alpha = 0.9, so the first round is finite but for its last point."""
+    ig = FastIG(model)
+    evaluate = ig.planner.run
+
+    def broken(alphas, engine, load):
+        logprobs, values = evaluate(alphas, engine, load)
+        values[alphas > 0.9, 7] = torch.nan
+        return logprobs, values
+
+    ig.planner.run = broken
+    with pytest.raises(
+        FloatingPointError,
+        match=r"gradients must be finite, got nan at token 7, path point alpha = 1\.",
+    ):
+        ig.attribute(trace)
