@@ -17,7 +17,9 @@ import cpuinfo
 import pytest
 import torch
 import transformers
-from shapes import SUITES
+from shapes import RULE_MODELS, SUITES
+
+CASE = ("op", "shape", "size", "model", "scope")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     suite = metafunc.config.getoption("--suite") or ("gpu" if torch.cuda.is_available() else "cpu")
     if "shape" in metafunc.fixturenames:
         metafunc.parametrize("shape", SUITES[suite], ids=str)
+    if "model" in metafunc.fixturenames:
+        metafunc.parametrize("model", RULE_MODELS[suite])
     if "repeat" in metafunc.fixturenames:
         metafunc.parametrize("repeat", range(metafunc.config.getoption("--repeats")))
 
@@ -43,7 +47,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
         if not hasattr(item.function, "variants"):
             return (item.path.name, 0, 0, 0)
         params, variants = item.callspec.params, item.function.variants
-        case = tuple(str(params[key]) for key in ("op", "shape", "size") if key in params)
+        case = tuple(str(params[key]) for key in CASE if key in params)
         turn = (variants.index(params["variant"]) - params["repeat"]) % len(variants)
         return (item.path.name, cases.setdefault(case, len(cases)), params["repeat"], turn)
 

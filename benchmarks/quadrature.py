@@ -1,6 +1,6 @@
 """How many path points are enough: every rule against 513 points or more, in float64.
 
-python benchmarks/quadrature.py [--traces N] [--only TEXT] [--results FILE.json] [--plot FILE.png]
+python benchmarks/quadrature.py [--traces N] [--only TEXT] [--results FILE.json] ...
 
 Traces of the bundled model are fresh ones (its training and the choice of our constants saw
 others); random models take random tokens. benchmarks/README.md has the table.
@@ -39,7 +39,6 @@ HERE = Path(__file__).parent
 FINEST, MOST = 513, 1025
 BUDGETS = (9, 12, 17, 21, 25, 50)
 CALIBRATED = (6, 8, 10)
-FITTED_ON = 24
 SEED = 2026
 # Points at quantiles of F's own profile, mixed with equal spacing: the best of 18 mixtures tried.
 PROFILE = {"points": 10, "forwards": 17, "power": 0.75, "evenly": 0.3}
@@ -195,9 +194,9 @@ def compare(scores: Tensor, reference: Tensor, encoded: EncodedTrace) -> Row:
     }
 
 
-def fit(kind: Kind, pool: ProcessPoolExecutor) -> dict[int, list[list[float]]]:
+def fit(kind: Kind, traces: int, pool: ProcessPoolExecutor) -> dict[int, list[list[float]]]:
     """Calibrated rules from traces that are not judged."""
-    sampled = [s for s in pool.map(sample_of, [(kind, number) for number in range(FITTED_ON)]) if s]
+    sampled = [s for s in pool.map(sample_of, [(kind, number) for number in range(traces)]) if s]
     if len(sampled) < 8:  # the others' references do not converge
         return {}
     rules = (fit_sampled(make_ig(kind), sampled, points) for points in CALIBRATED)
@@ -241,8 +240,9 @@ def draw(runs: list[Row], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    kinds = [str(kind) for kind in (KINDS[0], KINDS[1], KINDS[9])]
-    kinds = [kind for kind in kinds if any(run["kind"] == kind for run in runs)]
+    measured = dict.fromkeys(run["kind"] for run in runs)
+    kinds = [kind for kind in map(str, (KINDS[0], KINDS[1], KINDS[9])) if kind in measured]
+    kinds = kinds or list(measured)[:3]
     figure, axes = plt.subplots(2, len(kinds), figsize=(4.2 * len(kinds), 6.4), squeeze=False)
     for column, kind in enumerate(kinds):
         curves: dict[str, list[Row]] = defaultdict(list)
@@ -272,6 +272,7 @@ def draw(runs: list[Row], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, help="at most so many of each kind")
+    parser.add_argument("--fit", type=int, default=24, help="traces to calibrate rules on")
     parser.add_argument("--only", default="", help="kinds with this in their name")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quadrature.json")
     parser.add_argument("--plot", type=Path, default=HERE / "results" / "quadrature.png")
@@ -284,7 +285,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.workers) as pool:
         for kind in (kind for kind in KINDS if arguments.only in str(kind)):
             count = min(kind.traces, arguments.traces or kind.traces)
-            rules = fit(kind, pool)
+            rules = fit(kind, arguments.fit, pool)
             tasks = [(kind, number, rules) for number in range(count)]
             rows = [row for found in pool.map(judge_trace, tasks) for row in found]
             for summary in summarise(kind, rows):

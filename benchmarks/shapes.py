@@ -67,6 +67,13 @@ SUITES = {
         for tokens, points in zip(LENGTHS, all_points, strict=True)
     ],
 }
+# What rules are timed on, beside the bundled model: a model and the length of its trace.
+RULE_MODELS = {
+    "tiny": [("tiny", 50)],
+    "cpu": [("bundled", 0), ("small", 1_000)],
+    "gpu": [("1.5B", 8_000)],
+    "gpu-quick": [("1.5B", 8_000)],
+}
 
 
 def make_model(name: str) -> Qwen2ForCausalLM:

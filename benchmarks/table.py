@@ -31,6 +31,19 @@ medians over the rounds after a warm-up. Variants: see `peers.py` and `bench_ops
 - *memory*: peak beyond what was in use before the run (on a CPU: of the process).
 - *kept*: Jaccard index of the kept segments with those of the published loop, whose arithmetic is
   in the model's dtype; captum has no linspace rule and takes right end points.
+
+Of rules (`quadrature.py`, `bench_rules.py`):
+
+- *token error*: relative L2 error of the token scores against 513 equally spaced points or more,
+  in float64; median and worst trace. *strength error*, *consistency error*: largest over the
+  segments, median over the traces.
+- *kept*: Jaccard index of the kept segments with those of the reference (tau 0.7, beta 0.8, ends
+  kept), mean and worst; *important*: the same without the ends, two empty sets agreeing.
+- *auto, stopped at*: what `rule="auto"` has after so many points, certain or not. *calibrated*: a
+  rule fitted to 24 other traces. *quantiles of F*: 10 points where F rises most, which 17 forward
+  passes find.
+- *its own estimates*: the part of a run that `rule="auto"` spends on choosing points and judging
+  itself.
 """
 NOTHING_YET = """
 No GPU results yet: run `benchmarks/gpu_check.sh` where there is one.
@@ -101,6 +114,70 @@ def ops_table(rows: list[Row]) -> str:
     )
 
 
+def rules_table(rows: list[Row]) -> str:
+    """Time of a trace by rule, on one engine; one table a model and scope."""
+    text = ""
+    for (model, tokens, scope), of_case in group_by(rows, "model", "tokens", "scope").items():
+        variants = {key[0]: runs for key, runs in group_by(of_case, "variant").items()}
+        fixed = mid(variants["midpoint, 50 points"], "seconds")
+        lines = [
+            [
+                variant,
+                f"{runs[0]['evaluations']:.1f}",
+                f"{1e3 * mid(runs, 'seconds') / runs[0]['traces']:.1f}",
+                f"{fixed / mid(runs, 'seconds'):.2f}",
+                f"{mid(runs, 'estimates_share'):.1%}" if variant == "auto" else "",
+            ]
+            for variant, runs in variants.items()
+        ]
+        traces = of_case[0]["traces"]
+        text += f"\n**{model}, {tokens:,.0f} tokens**, scope {scope}, {traces} traces\n\n"
+        text += markdown("rule | points | ms/trace | x midpoint | its own estimates", lines)
+    return text
+
+
+def quadrature_table(rows: list[Row]) -> str:
+    """What every rule is worth, one table a kind of path; all budgets for the first two kinds."""
+    text = ""
+    for number, ((kind,), of_kind) in enumerate(group_by(rows, "kind").items()):
+        shown = [run for run in of_kind if number < 2 or is_telling(run)]
+        lines = [
+            [
+                f"**{run['rule']}**" if run["rule"] == "auto" else run["rule"],
+                f"{run['evaluations']:g}",
+                f"{run['median_token_error']:.2%}",
+                f"{run['worst_token_error']:.1%}",
+                f"{run['median_strength_error']:.4f}",
+                f"{run['median_consistency_error']:.4f}",
+                f"{run['kept']:.3f}",
+                f"{run['worst_kept']:.2f}",
+                f"{run['important']:.3f}",
+            ]
+            for run in shown
+        ]
+        auto = next(run for run in of_kind if run["rule"] == "auto")
+        worst = auto["worst_kept_converged"]
+        text += (
+            f"\n**{kind}**, {auto['traces']} traces. auto: {auto['mean_evaluations']:.1f} points "
+            f"on average, converged by its own account on {auto['converged']}"
+            + (f", worst kept agreement of these {worst:.2f}" if worst is not None else "")
+            + "\n\n"
+            + markdown(
+                "rule | points | token error | worst | strength error | consistency error | kept "
+                "| worst | important",
+                lines,
+            )
+        )
+    return text
+
+
+def is_telling(run: Row) -> bool:
+    """Whether a short table has the row: what users run, and everything at 17 points."""
+    own = run["rule"] in ("auto", "calibrated")
+    published = run["rule"] in ("linspace", "riemann", "midpoint") and run["evaluations"] == 50
+    return own or published or run["evaluations"] == 17
+
+
 def plain_table(*columns: str) -> Callable[[list[Row]], str]:
     """The rows as they are; numbers with one decimal."""
 
@@ -116,6 +193,8 @@ def plain_table(*columns: str) -> Callable[[list[Row]], str]:
 
 GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "engines": ("A trace, end to end", engines_table),
+    "rules": ("A trace by rule", rules_table),
+    "quadrature": ("How many path points are enough", quadrature_table),
     "ops": ("Ops", ops_table),
     "matmul": (
         "Matrix products",
@@ -144,6 +223,8 @@ def render(path: Path) -> str:
     for group, (title, table) in GROUPS.items():
         if rows := groups.get((group,)):
             text += f"\n### {title}\n{table(rows)}"
+            if (plot := path.with_suffix(".png")).exists():
+                text += f"\n![{title}](results/{plot.name})\n"
     return text
 
 

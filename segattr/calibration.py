@@ -143,7 +143,8 @@ def _fit(sampled: Sequence[Sampled], points: int) -> tuple[Tensor, Tensor]:
         if len(set(nearest := places.round().int().tolist())) == points:
             starts.append(nearest)
     found = [_exchange(gram, target, start) for start in starts]
-    chosen = sorted(min(found, key=lambda chosen: _loss(gram, target, chosen)))
+    chosen = min(found, key=lambda points: _loss(gram, target, points))
+    chosen.sort()
     return torch.tensor(chosen), _weights(gram, target, chosen)
 
 

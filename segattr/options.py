@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,11 +129,10 @@ def settings_of(arguments: argparse.Namespace, encoding: Mapping[str, Any]) -> d
         "beta",
     )
     encoding = {name: value for name, value in encoding.items() if name != "max_length"}
-    return {
-        "segattr": __version__,
-        **{name: getattr(arguments, name) for name in names},
-        **encoding,
-    }
+    settings = {name: getattr(arguments, name) for name in names}
+    if (file := Path(arguments.rule)).suffix == ".json":
+        settings["rule"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    return {"segattr": __version__, **settings, **encoding}
 
 
 def _unescape(text: str) -> str:

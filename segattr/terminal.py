@@ -54,7 +54,7 @@ def _facts(record: Mapping[str, Any]) -> str:
     return (
         f"log p(answer) {record['baseline_logprob']:.2f} at the {settings['baseline']} baseline, "
         f"{record['target_logprob']:.2f} with the trace; "
-        f"{record['evaluations']} points of {settings['rule']}, completeness gap "
+        f"{record['evaluations']} points ({settings['rule']}), completeness gap "
         f"{record['completeness_gap']:.1%}"
         f"{', not converged' if record.get('converged') is False else ''}"
     )

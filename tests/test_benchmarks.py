@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from segattr import FastIG
+from segattr.quadrature import RULES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -122,6 +123,51 @@ def test_the_table_has_the_medians_and_the_ratios(results, capsys, monkeypatch, 
     assert "| published | 2000.0 | 1.00 |" in printed
     assert "| fused | 750.0 | 2.67 |" in printed
     assert "| huge | out of memory |" in printed
+
+
+def test_rules_are_timed_on_the_same_traces(tmp_path, monkeypatch, capsys):
+    found = run_bench("bench_rules.py", tmp_path / "rules.json", "--repeats=1")
+    runs = {(run["scope"], run["variant"]): run for run in found["runs"]}
+    assert len(runs) == 6
+    assert runs["all", "midpoint, 50 points"]["evaluations"] == 50
+    assert 9 <= runs["all", "auto"]["evaluations"] <= 65
+    assert 0 < runs["all", "auto"]["estimates_share"] < 1
+    runs["all", "auto"]["seconds"] = runs["all", "midpoint, 50 points"]["seconds"] / 4
+    (tmp_path / "rules.json").write_text(json.dumps(found))
+    monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path / "rules.json")])
+    table.main()
+    assert " | 4.00 | " in capsys.readouterr().out
+
+
+def test_the_rules_evidence(tmp_path, monkeypatch, capsys):
+    """On two traces of one random model; tables and plot included."""
+    results, plot = tmp_path / "quadrature.json", tmp_path / "quadrature.png"
+    command = [sys.executable, str(BENCHMARKS / "quadrature.py"), "--traces=2", "--fit=8"]
+    command += ["--only=2 layers, pad, reasoning", f"--results={results}", f"--plot={plot}"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ)
+    runs = json.loads(results.read_text())["runs"]
+    assert {run["kind"] for run in runs} == {"random, 2 layers, pad, reasoning"}
+    of = {(run["rule"], run["evaluations"]): run for run in runs}
+    assert {rule for rule, _ in of} == {
+        *RULES,
+        "auto",
+        "auto, stopped at",
+        "calibrated",
+        "quantiles of F",
+    }
+    for rule in ("midpoint", "gauss-legendre", "trapezoid", "auto, stopped at"):
+        errors = [of[rule, points]["median_token_error"] for points in (9, 17, 50)]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 0.02
+    (auto,) = (run for run in runs if run["rule"] == "auto")
+    assert auto["converged"] == 2
+    assert auto["worst_kept_converged"] == 1
+    assert plot.stat().st_size > 10_000
+    monkeypatch.setattr(sys, "argv", ["table.py", str(results)])
+    table.main()
+    printed = capsys.readouterr().out
+    assert "**random, 2 layers, pad, reasoning**, 2 traces" in printed
+    assert "| linspace | 50 |" in printed
 
 
 def test_the_committed_tables_are_those_of_the_committed_results(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -279,3 +280,53 @@ def test_interrupt_leaves_a_readable_file(tmp_path):
     assert 2 <= len(scored) < len(many)
     said = int(re.search(r"holds (\d+) more traces. Continue with --resume", errors)[1])
     assert said in (len(scored) - 1, len(scored))  # it may come between a line and its count
+
+
+def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
+    rule, out = str(tmp_path / "rule.json"), str(tmp_path / "out.jsonl")
+    options = [*(part for option in PLACES.items() for part in option), "--scope", "reasoning"]
+    command = ["calibrate", str(TRACES), *options, "--out", rule, "--points", "5", "--use", "6"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a reference may not converge
+        assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "rule.json: 5 points; on " in printed
+    assert "kept segments agree to" in printed
+    assert main(command) == 2
+    assert "OUT must be a new file" in capsys.readouterr().err
+
+    few = tmp_path / "traces.jsonl"
+    few.write_text("".join(TRACES.read_text().splitlines(keepends=True)[:2]))
+    score = ["score", str(few), *options, "--out", out, "--rule", rule]
+    assert main(score) == 0
+    for record in read_scored(out):
+        assert re.fullmatch(r"rule\.json [0-9a-f]{12}", record["settings"]["rule"])
+        assert record["evaluations"] == 5 or record["converged"] is not None
+    assert main([*score[:-4], "--overwrite", *score[-4:], "--scope", "all"]) == 2
+    assert "must have been fitted to this scope" in capsys.readouterr().err
+
+
+def test_calibrate_needs_enough_traces(traces, tmp_path, capsys):
+    options = [*(part for option in PLACES.items() for part in option)]
+    command = ["calibrate", str(traces), *options, "--out", str(tmp_path / "rule.json")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(command) == 2
+    assert "traces must be at least 4 that converge" in capsys.readouterr().err
+    assert not (tmp_path / "rule.json").exists()
+
+
+def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
+    out = str(tmp_path / "out.jsonl")
+    options = [*(part for option in PLACES.items() for part in option)]
+    command = ["score", str(traces), *options, "--out", out, "--max-evaluations", "9"]
+    assert main([*command, "--tau", "0.5"]) == 0
+    assert "traces have undecided segments" in capsys.readouterr().err
+    records = list(read_scored(out))
+    unsure = [r for r in records if any(segment["undecided"] for segment in r["segments"])]
+    assert unsure
+    assert all(record["converged"] is False for record in unsure)
+    assert main(["show", out, "--id", unsure[0]["id"]]) == 0
+    shown = capsys.readouterr().out
+    assert "not converged" in shown
+    assert "undecided" in shown

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from segattr import Attribution, EncodedTrace, SegmentScorer
+from segattr import Attribution, EncodedTrace, SegmentScorer, UndecidedWarning
+from segattr.scores import jaccard, segment_samples
 
 
 def attribution(*segments: list[float]) -> Attribution:
@@ -135,3 +137,58 @@ def test_nan_is_an_error():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         SegmentScorer(**settings)
+
+
+def with_samples(base: Attribution, *others: list[float]) -> Attribution:
+    """The attribution, which may as well be one of the others."""
+    tokens = torch.stack([base.token_scores, *(torch.tensor([0.0, *o, 0.0, 0.0]) for o in others)])
+    samples = segment_samples(tokens.double(), base.encoded.segments)
+    return dataclasses.replace(base, segment_samples=samples, converged=False)
+
+
+def test_segment_samples_are_sums():
+    tokens = torch.tensor([[9.0, 1, -2, 3, 4, 9], [9.0, 0, 0, -1, -1, 9]]).double()
+    samples = segment_samples(tokens, [(1, 3), (3, 3), (3, 5)])
+    assert samples.tolist() == [[[-1, 3], [0, 0], [7, 7]], [[0, 0], [0, 0], [-2, 2]]]
+
+
+def test_an_exact_attribution_leaves_nothing_undecided():
+    scores = SegmentScorer().score(attribution([1.0, -2.0], [3.0, -1.0]))
+    assert (scores.undecided, scores.strength_error, scores.consistency_error) == (None, None, None)
+    same = with_samples(attribution([1.0, -2.0], [3.0, -1.0]), [1.0, -2.0, 3.0, -1.0])
+    scores = SegmentScorer().score(same)
+    assert not scores.undecided.any()
+    assert scores.strength_error.tolist() == scores.consistency_error.tolist() == [0, 0]
+
+
+def test_segments_that_another_sample_would_keep_are_undecided():
+    """Of four segments the ends are always kept; which of the others is stronger is open."""
+    segments = [0.1, -0.1], [2.0, -2.0], [1.9, -1.9], [0.1, -0.1]
+    base = with_samples(attribution(*segments), [0.1, -0.1, 1.9, -1.9, 2.0, -2.0, 0.1, -0.1])
+    scorer = SegmentScorer(tau=0.4)
+    with pytest.warns(
+        UndecidedWarning, match=r"segments 1, 2 are undecided after 1 evaluations.*max_evaluations"
+    ):
+        scores = scorer.score(base)
+    assert scores.undecided.tolist() == [False, True, True, False]
+    assert scores.strength_error.tolist() == pytest.approx([0, 0.1 / 4.1, 0.1 / 4.1, 0])
+    assert not SegmentScorer(tau=0.9).score(base).undecided.any()
+
+
+def test_the_consistency_filter_can_be_what_is_undecided():
+    segments = [0.1, -0.1], [2.0, -0.2], [0.1, -0.1]
+    base = with_samples(attribution(*segments), [0.1, -0.1, 2.0, -0.3, 0.1, -0.1])
+    with pytest.warns(UndecidedWarning, match="segments 1 are"):
+        scores = SegmentScorer(beta=0.8).score(base)
+    assert scores.consistency.tolist() == pytest.approx([0, 1.8 / 2.2, 0])
+    assert scores.consistency_error.tolist() == pytest.approx([0, 1.8 / 2.2 - 1.7 / 2.3, 0])
+    assert not SegmentScorer(beta=1.0).score(base).undecided.any()
+
+
+def test_agreement_of_sets():
+    def flags(*places):
+        return torch.tensor([place in places for place in range(4)])
+
+    assert jaccard(flags(0, 1), flags(1, 2)) == pytest.approx(1 / 3)
+    assert jaccard(flags(), flags()) == 1
+    assert jaccard(flags(), flags(3)) == 0

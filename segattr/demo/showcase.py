@@ -24,7 +24,7 @@ from segattr.trace import Trace
 
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent
 # by chance, so the consistency filter is off.
-METHOD: dict[str, Any] = {"rule": "midpoint", "steps": 50, "baseline": "pad", "scope": "reasoning"}
+METHOD: dict[str, Any] = {"rule": "auto", "baseline": "pad", "scope": "reasoning"}
 SELECTION: dict[str, Any] = {"tau": 0.7, "beta": 1.0}
 SETTINGS = {"model": "bundled", **METHOD, **SELECTION}
 FRESH_QUESTIONS = 50
@@ -34,8 +34,8 @@ def score_demo(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Score bundled traces; every segment of the result also has its true ``kind``."""
     transformers.utils.logging.disable_progress_bar()
     model, tokenizer = load_demo()
-    ig = FastIG(model, tokenizer, **METHOD)
     scorer = SegmentScorer(**SELECTION)
+    ig = FastIG(model, tokenizer, scorer=scorer, **METHOD)
     scored = []
     for record in track(records, "scoring", console=Console(stderr=True)):
         result = score_trace(ig, scorer, Trace.from_record(record), {}, SETTINGS)
