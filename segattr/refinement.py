@@ -103,15 +103,20 @@ class Refinement:
             potentials = potentials.double()
             before = [] if self.potentials is None else [self.potentials]
             self.potentials = torch.cat([*before, potentials])[order]
-        coarse = order < known if known else torch.arange(len(order)) % 2 == 0
-        trapezoids, corrections, doubts = _cubic(self.alphas, self.values)
+        coarse = order < known
+        if not known:  # the coarsest level is compared with every other one of its nodes
+            coarse[::2] = True
+            self._before = _cubic(self.alphas[coarse], self.values[coarse])
+        now = trapezoids, corrections, doubts = _cubic(self.alphas, self.values)
         self.integrals = trapezoids + corrections
         self.missed = self._missed()
         self.errors = self._estimate(doubts, coarse)
-        self.smooth = self._compare_levels(trapezoids)
+        every_other = torch.equal(coarse, torch.arange(len(order)) % 2 == 0)
+        self.smooth = every_other and self._compare_levels(trapezoids)
         if self.smooth:  # what cancelled when this level was made will cancel again
             self.errors *= max(self.cancelled, LEAST_LEFT)
         self.wanted = self._next_nodes(trapezoids)
+        self._before = now
 
     def samples(self, count: int = 32) -> Tensor:
         """Return integrals as they may really be, float64 ``[P, T]``; the first is the estimate.
@@ -148,7 +153,7 @@ class Refinement:
         the integrand really converges; bisecting what was hardly in doubt tells nothing. What an
         interval's integral misses of the potential's difference is an error too.
         """
-        trapezoids, corrections, before = _cubic(self.alphas[coarse], self.values[coarse])
+        trapezoids, corrections, before = self._before
         places = coarse.nonzero().flatten()
         total = F.pad(self.integrals.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
         bisected = places.diff() > 1
@@ -187,18 +192,15 @@ class Refinement:
     def _compare_levels(self, trapezoids: Tensor) -> bool:
         """Take trapezoids or cubics, whichever moved less; return whether the integrand is smooth.
 
-        Where nodes are equally spaced, nested levels can be compared: trapezoids are the better
+        For equally spaced nodes and, before, every other one of them: trapezoids are the better
         choice for a function that is flat at both ends.
         """
-        widths = self.alphas.diff()
-        if len(widths) % 2 or not torch.allclose(widths, widths[0]):
-            return False
-        before, corrections, _ = _cubic(self.alphas[::2], self.values[::2])
+        before, corrections, _ = self._before
         of_trapezoids = (trapezoids.sum(0) - before.sum(0)).abs().sum()
         of_cubics = (self.value - (before + corrections).sum(0)).abs().sum()
         if of_trapezoids < of_cubics:
             self.integrals = trapezoids
-        steps = widths * self.values.diff(dim=0).abs().sum(1)
+        steps = self.values.diff(dim=0).abs().sum(1)
         spread = bool(steps.max() <= steps.sum() / 2)
         return spread and bool(of_trapezoids < SMOOTH * trapezoids.sum(0).abs().sum())
 
