@@ -38,10 +38,11 @@ Of rules (`quadrature.py`, `bench_rules.py`):
   in float64; median and worst trace. *strength error*, *consistency error*: largest over the
   segments, median over the traces.
 - *kept*: Jaccard index of the kept segments with those of the reference (tau 0.7, beta 0.8, ends
-  kept), mean and worst; *important*: the same without the ends, two empty sets agreeing.
+  kept), mean and worst; *important*: the same without the ends, two empty sets agreeing. A
+  reference counts as converged if it is exact to 0.2 % by the same error estimate.
 - *auto, stopped at*: what `rule="auto"` has after so many points, certain or not. *calibrated*: a
-  rule fitted to 24 other traces. *quantiles of F*: 10 points where F rises most, which 17 forward
-  passes find.
+  rule fitted to 24 other traces, without the way back to auto. *quantiles of F*: 10 points where F
+  rises most, which 17 forward passes find.
 - *its own estimates*: the part of a run that `rule="auto"` spends on choosing points and judging
   itself.
 """
@@ -156,10 +157,11 @@ def quadrature_table(rows: list[Row]) -> str:
             for run in shown
         ]
         auto = next(run for run in of_kind if run["rule"] == "auto")
-        worst = auto["worst_kept_converged"]
+        worst, known = auto["worst_kept_converged"], auto.get("references_converged")
         text += (
             f"\n**{kind}**, {auto['traces']} traces. auto: {auto['mean_evaluations']:.1f} points "
             f"on average, converged by its own account on {auto['converged']}"
+            + (f"; {known} references converged" if known is not None else "")
             + (f", worst kept agreement of these {worst:.2f}" if worst is not None else "")
             + "\n\n"
             + markdown(

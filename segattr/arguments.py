@@ -145,9 +145,8 @@ def _add_method(group: Any) -> None:
     group.add_argument(
         "--max-evaluations",
         type=int,
-        default=MAX_EVALUATIONS,
         metavar="K",
-        help="most gradient evaluations of auto per trace (%(default)s)",
+        help=f"most gradient evaluations of auto per trace ({MAX_EVALUATIONS})",
     )
     group.add_argument(
         "--tolerance",

@@ -33,7 +33,8 @@ class Attribution:
             within a tolerance. None for methods that cannot tell; then there are no errors either.
         token_error: Estimated absolute error of each token score, ``[T]``.
         segment_samples: The segments' sums of scores and of absolute scores as they may really be,
-            float64 ``[P, S, 2]``; the first sample has the sums as they are.
+            float64 ``[P, S, 2]``; the first sample has the sums as they are. NaN where no error can
+            be estimated.
         method: Name of the method.
         settings: What it was run with, JSON-serialisable.
     """

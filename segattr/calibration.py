@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution, completeness_gap
+from segattr.baseline import baseline_token
 from segattr.ig import PAPER, FastIG
 from segattr.quadrature import nodes_and_weights
 from segattr.refinement import Refinement, refine
@@ -52,8 +53,8 @@ def fit_rule(
 ) -> Rule:
     """Fit path points and weights to the model, baseline and scope of ``ig``.
 
-    Costs 65 to 257 gradient evaluations a trace. Traces whose reference does not converge are left
-    out, with a warning.
+    Costs 65 to 257 gradient evaluations a trace. Traces that cannot be attributed, or whose
+    reference does not converge, are left out with a warning.
 
     Args:
         ig: Whose model the rule is for.
@@ -62,16 +63,17 @@ def fit_rule(
         held_out: Share of the traces to hold out, in (0, 1).
 
     Raises:
-        ValueError: If an argument is out of range, or fewer than 4 references converge.
+        ValueError: If an argument is out of range, or fewer than 4 traces are left.
     """
     _require_numbers(points, held_out)
-    tried = [sample_trace(ig, trace) for trace in traces]
-    sampled = [trace for trace in tried if trace is not None]
-    if left_out := len(tried) - len(sampled):
-        warnings.warn(
-            f"{left_out} of {len(tried)} traces are left out: their references do not converge.",
-            stacklevel=2,
-        )
+    sampled, left_out = [], []
+    for number, trace in enumerate(traces):
+        try:
+            sampled.append(sample_trace(ig, trace))
+        except (ValueError, FloatingPointError, MemoryError) as error:
+            left_out.append(f"{trace.id or number}: {error}")
+    if left_out:
+        warnings.warn(f"{len(left_out)} traces are left out: {'; '.join(left_out)}", stacklevel=2)
     return fit_sampled(ig, sampled, points, held_out=held_out)
 
 
@@ -89,13 +91,14 @@ def fit_sampled(
     alphas = torch.linspace(0, 1, GRID, dtype=torch.float64)[chosen]
     judged = [_judge(trace, weights @ trace.values[chosen], ig) for trace in sampled[-count:]]
     errors, gaps, agreements = zip(*judged, strict=True)
+    token_id = baseline_token(ig.baseline, ig.model, ig.tokenizer)
     return Rule(
         alphas,
         weights,
         fingerprint(ig.model),
-        describe_baseline(ig.baseline),
+        describe_baseline(ig.baseline, token_id),
         ig.scope,
-        max(gaps),
+        min(1.0, max(gaps)),
         {
             "traces": count,
             "median_error": statistics.median(errors),
@@ -112,8 +115,13 @@ def _require_numbers(points: int, held_out: float) -> None:
         raise ValueError(f"held_out must be in (0, 1), got {held_out}. It is a share.")
 
 
-def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled | None:
-    """Evaluate a trace's path on the grid, and on until it converges; None if it does not."""
+def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled:
+    """Evaluate a trace's path on the grid, and on until it converges.
+
+    Raises:
+        ValueError: If it does not converge, or no token has any attribution.
+        TraceTooLongError, MemoryError, FloatingPointError: As `FastIG.attribute`.
+    """
     encoded = trace if isinstance(trace, EncodedTrace) else ig.encode(trace)
 
     def settled(path: Refinement) -> bool:
@@ -121,8 +129,8 @@ def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled | None:
 
     start = Refinement(MOST, resolution=torch.finfo(ig.model.dtype).eps, coarsest=GRID)
     path = refine(partial(ig.integrand, encoded), settled, start)
-    if not path.converged:
-        return None
+    if not path.converged or not path.value.any():
+        raise ValueError(f"the integral must converge, got none after {len(path.alphas)} points.")
     on_grid = torch.isin(path.alphas, torch.linspace(0, 1, GRID, dtype=torch.float64))
     assert path.potentials is not None
     change = float(path.potentials[-1] - path.potentials[0])
@@ -131,12 +139,7 @@ def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled | None:
 
 def _fit(sampled: Sequence[Sampled], points: int) -> tuple[Tensor, Tensor]:
     """The chosen candidates, int64 ``[K]``, ascending, and their weights, float64 ``[K]``."""
-    gram = torch.zeros(GRID, GRID, dtype=torch.float64)
-    target = torch.zeros(GRID, dtype=torch.float64)
-    for trace in sampled:
-        scale = trace.reference.square().sum()
-        gram += trace.values @ trace.values.T / scale
-        target += trace.values @ trace.reference / scale
+    gram, target = _normal_equations(sampled)
     starts = [_greedy(gram, target, points)]
     for name in ("midpoint", "gauss-legendre"):
         places = nodes_and_weights(name, points)[0] * (GRID - 1)
@@ -146,6 +149,17 @@ def _fit(sampled: Sequence[Sampled], points: int) -> tuple[Tensor, Tensor]:
     chosen = min(found, key=lambda points: _loss(gram, target, points))
     chosen.sort()
     return torch.tensor(chosen), _weights(gram, target, chosen)
+
+
+def _normal_equations(sampled: Sequence[Sampled]) -> tuple[Tensor, Tensor]:
+    """Inner products of the candidates, ``[C, C]``, and with the references, ``[C]``."""
+    gram = torch.zeros(GRID, GRID, dtype=torch.float64)
+    target = torch.zeros(GRID, dtype=torch.float64)
+    for trace in sampled:
+        scale = trace.reference.square().sum()
+        gram += trace.values @ trace.values.T / scale
+        target += trace.values @ trace.reference / scale
+    return gram, target
 
 
 def _greedy(gram: Tensor, target: Tensor, points: int) -> list[int]:
@@ -184,7 +198,7 @@ def _weights(gram: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
     while used.any():
         places = torch.tensor(chosen)[used]
         inside = gram[places][:, places]
-        ridge = 1e-12 * inside.diagonal().mean() * torch.eye(len(places), dtype=torch.float64)
+        ridge = 1e-12 * gram.diagonal().max() * torch.eye(len(places), dtype=torch.float64)
         found = torch.linalg.solve(inside + ridge, target[places])
         weights.zero_()
         weights[used] = found

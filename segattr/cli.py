@@ -60,7 +60,6 @@ def score(arguments: argparse.Namespace) -> int:
     from segattr.runner import score_dataset
     from segattr.scores import SegmentScorer, UndecidedWarning
 
-    warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
     _require_traces(arguments)
     if arguments.out.exists() and arguments.out.samefile(arguments.traces):
         raise UserError(f"OUT must be another file than TRACES, got {arguments.out} for both.")
@@ -87,7 +86,9 @@ def score(arguments: argparse.Namespace) -> int:
             raise UserError(f"TRACES must hold traces, got {arguments.traces}, which is empty.")
         traces = read_traces(arguments.traces, fields)
         outcomes = score_dataset(traces, ig, scorer, writer, encoding=encoding)
-        return _follow(outcomes, total, writer, arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
+            return _follow(outcomes, total, writer, arguments)
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
@@ -100,6 +101,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
     _require_traces(arguments)
     if arguments.out.exists():
         raise UserError(f"OUT must be a new file, got {arguments.out}, which exists. Remove it.")
+    if not os.access(arguments.out.parent, os.W_OK):
+        raise UserError(f"OUT must be in a folder one can write to, got {arguments.out}.")
     encoding = encoding_of(arguments)
     encoded: list[EncodedTrace] = []
     try:
@@ -114,7 +117,10 @@ def calibrate(arguments: argparse.Namespace) -> int:
                 encoded.append(encode(trace, tokenizer, **encoding))
             except ValueError as error:
                 errors.print(f"{arguments.traces}:{line}: left out: {error}")
-        rule = fit_rule(ig, progress(encoded, len(encoded), "sampling"), arguments.points)
+        with warnings.catch_warnings(record=True) as caught:
+            rule = fit_rule(ig, progress(encoded, len(encoded), "sampling"), arguments.points)
+        for warning in caught:
+            errors.print(str(warning.message))
         rule.save(arguments.out)
     except (OSError, ValueError, FloatingPointError, MemoryError) as error:
         raise UserError(str(error)) from None

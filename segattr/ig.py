@@ -28,7 +28,7 @@ from segattr.planner import Planner
 from segattr.quadrature import require_tolerance
 from segattr.reference import compute_dtype
 from segattr.refinement import MAX_EVALUATIONS, Refinement, refine, require_max_evaluations
-from segattr.rule import Rule, points_and_weights
+from segattr.rule import Rule, describe_baseline, points_and_weights
 from segattr.scores import SegmentScorer, segment_samples
 from segattr.trace import EncodedTrace, Trace
 
@@ -60,8 +60,9 @@ class FastIG:
             only the tolerance counts.
         tolerance: ``"auto"`` also stops where no segment's strength or consistency is off by more,
             by its estimate; ``None``: only the kept segments count.
-        max_evaluations: Most gradient evaluations of ``"auto"`` per trace, at least 9; an
-            attribution that used them up without being certain says ``converged=False``.
+        max_evaluations: Most gradient evaluations of ``"auto"`` per trace, at least 9, beside those
+            of a `Rule` that gave way to it; an attribution that used them up without being certain
+            says ``converged=False``. ``None``: 65.
         baseline: Where the path starts: ``"pad"`` (the pad token's embedding, as the paper; without
             a pad token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding
             table), a token id, or a tensor ``[D]``.
@@ -90,7 +91,7 @@ class FastIG:
         steps: int | None = None,
         scorer: SegmentScorer | None = PAPER,
         tolerance: float | None = None,
-        max_evaluations: int = MAX_EVALUATIONS,
+        max_evaluations: int | None = None,
         baseline: str | int | Tensor = "pad",
         scope: str = "all",
         dtype: torch.dtype | None = None,
@@ -110,10 +111,11 @@ class FastIG:
         self.alphas, self.weights = points_and_weights(rule, steps)
         self.scorer = scorer
         self.tolerance = tolerance
-        self.max_evaluations = max_evaluations
+        self.max_evaluations = MAX_EVALUATIONS if max_evaluations is None else max_evaluations
         _require_end(rule, scorer, tolerance, max_evaluations)
         if isinstance(rule, Rule):
-            rule.require(self.model, baseline, scope)
+            token_id = baseline_token(baseline, self.model, tokenizer)
+            rule.require(self.model, describe_baseline(baseline, token_id), scope)
         self.baseline = baseline
         self.scope = scope
         self.strip_final_answer = strip_final_answer
@@ -181,7 +183,7 @@ class FastIG:
         """
         encoded = trace if isinstance(trace, EncodedTrace) else self.encode(trace)
         with self._path(encoded) as path:
-            return path.evaluate(torch.as_tensor(alphas, dtype=torch.float64))
+            return path.evaluate(torch.as_tensor(alphas, dtype=torch.float64).reshape(-1))
 
     def attribute_many(self, traces: Iterable[Trace | EncodedTrace]) -> Iterator[Attribution]:
         """Attribute traces one after another, lazily, in the order given."""
@@ -239,14 +241,17 @@ class FastIG:
             return bool(errors.max() <= self.tolerance)
 
         dtype = path.engine.inputs.dtype
+        wide = compute_dtype(dtype)
         refinement = Refinement(self.max_evaluations, resolution=torch.finfo(dtype).eps)
         refine(path.evaluate, settled, refinement)
-        wide = compute_dtype(dtype)
+        samples = segment_samples(refinement.samples(), spans)
+        if not refinement.is_plausible():
+            samples[1:] = torch.nan
         return {
             "token_scores": refinement.value.to(wide),
             "converged": refinement.converged,
             "token_error": refinement.error.to(wide),
-            "segment_samples": segment_samples(refinement.samples(), spans),
+            "segment_samples": samples,
         }
 
     def _settings(self, path: Path, refined: bool) -> dict[str, Any]:
@@ -254,7 +259,8 @@ class FastIG:
         return {
             "model": self.model.name_or_path,
             "rule": "auto" if refined else rule,
-            "steps": None if refined else len(self.alphas),
+            "steps": len(self.alphas) or None,  # of a rule that gave way to "auto", too
+            "scorer": vars(self.scorer) if refined and self.scorer else None,
             "tolerance": self.tolerance if refined else None,
             "max_evaluations": self.max_evaluations if refined else None,
             "baseline": self.baseline if isinstance(self.baseline, (str, int)) else "tensor",
@@ -273,15 +279,22 @@ def _require_word(name: str, word: str, accepted: Sequence[str]) -> None:
 
 
 def _require_end(
-    rule: str | Rule, scorer: SegmentScorer | None, tolerance: float | None, max_evaluations: int
+    rule: str | Rule,
+    scorer: SegmentScorer | None,
+    tolerance: float | None,
+    max_evaluations: int | None,
 ) -> None:
-    """Raise if ``"auto"`` would not know where to stop, or if nothing would use the tolerance."""
-    require_max_evaluations(max_evaluations)
+    """Raise if ``"auto"`` would not know where to stop, or if nothing would use a setting."""
+    if isinstance(rule, str) and rule != "auto":
+        for name, value in (("tolerance", tolerance), ("max_evaluations", max_evaluations)):
+            if value is not None:
+                raise ValueError(
+                    f"{name} must be None with rule={rule!r}, got {value}. Pass rule='auto'."
+                )
+        return
+    if max_evaluations is not None:
+        require_max_evaluations(max_evaluations)
     if tolerance is not None:
         require_tolerance(tolerance)
-        if isinstance(rule, str) and rule != "auto":
-            raise ValueError(
-                f"tolerance must be None with rule={rule!r}, got {tolerance}. Pass rule='auto'."
-            )
     elif scorer is None:
         raise ValueError("tolerance must be given with scorer=None, got None. Pass either.")

@@ -50,9 +50,12 @@ class Path:
         """Return F, ``[K]``, and the tokens' integrands ``<x - x', dF/dx>``, ``[K, T]``, on CPU.
 
         Raises:
+            ValueError: If a place is outside the path, or there is none.
             FloatingPointError: If one is not finite.
             MemoryError: If not even one point fits.
         """
+        if not len(alphas) or not (alphas.min() >= 0 and alphas.max() <= 1):
+            raise ValueError(f"alphas must be places in [0, 1], got {alphas.tolist()}.")
         logprobs, values = self.planner.run(alphas, self.engine.evaluate, self.load)
         require_finite(logprobs[:, None], alphas, "the answer's log-probability", remedy=REMEDY)
         require_finite(values, alphas, "gradients", "token", remedy=REMEDY)

@@ -55,7 +55,8 @@ class Refinement:
         potentials: The potential there, float64 ``[K]``, or None.
         integrals: Over each interval, float64 ``[I, T]``.
         errors: Their estimated errors, signed, float64 ``[I, T]``.
-        missed: What they miss of the potential's differences beyond its rounding, float64 ``[I]``.
+        missed: What the cubics miss of the potential's differences beyond its rounding, float64
+            ``[I]``.
         wanted: Nodes to evaluate next, float64; empty when there may be no more.
         converged: Whether `refine` found what it waited for.
     """
@@ -84,7 +85,7 @@ class Refinement:
 
     @property
     def error(self) -> Tensor:
-        """Its estimated error, float64 ``[T]``, as a bound: no interval's cancels another's."""
+        """Its estimated error, float64 ``[T]``: a bound, as far as the nodes can tell."""
         return SAFETY * self.errors.abs().sum(0)
 
     def add(self, potentials: Tensor | None, values: Tensor) -> None:
@@ -115,6 +116,7 @@ class Refinement:
         self.smooth = every_other and self._compare_levels(trapezoids)
         if self.smooth:  # what cancelled when this level was made will cancel again
             self.errors *= max(self.cancelled, LEAST_LEFT)
+            self._admit_the_gap()
         self.wanted = self._next_nodes(trapezoids)
         self._before = now
 
@@ -142,9 +144,20 @@ class Refinement:
     def _missed(self) -> Tensor:
         if self.potentials is None:
             return torch.zeros(len(self.integrals), dtype=torch.float64)
-        noise = ROUNDINGS * self.resolution * self.potentials.abs().max()
         missed = self.potentials.diff() - self.integrals.sum(1)
-        return (missed.abs() - noise).clamp_min(0)
+        return (missed.abs() - self._noise()).clamp_min(0)
+
+    def _admit_the_gap(self) -> None:
+        """Raise the errors to what the whole integral is known to miss."""
+        if self.potentials is None:
+            return
+        gap = (self.potentials[-1] - self.potentials[0] - self.value.sum()).abs() - self._noise()
+        self.errors *= (gap / self.errors.abs().sum().clamp_min(1e-300)).clamp_min(1)
+
+    def _noise(self) -> Tensor:
+        """What rounding makes of the potential."""
+        assert self.potentials is not None
+        return ROUNDINGS * self.resolution * self.potentials.abs().max()
 
     def _estimate(self, doubts: Tensor, coarse: Tensor) -> Tensor:
         """Each interval's error: its doubt, scaled by how far doubts were off before.
@@ -202,7 +215,7 @@ class Refinement:
             self.integrals = trapezoids
         steps = self.values.diff(dim=0).abs().sum(1)
         spread = bool(steps.max() <= steps.sum() / 2)
-        return spread and bool(of_trapezoids < SMOOTH * trapezoids.sum(0).abs().sum())
+        return spread and bool(of_trapezoids <= SMOOTH * trapezoids.sum(0).abs().sum())
 
 
 def refine(
@@ -222,7 +235,7 @@ def refine(
 
 
 def require_max_evaluations(max_evaluations: int, coarsest: int = COARSEST) -> None:
-    if max_evaluations < coarsest:
+    if not isinstance(max_evaluations, int) or max_evaluations < coarsest:
         raise ValueError(
             f"max_evaluations must be at least the {coarsest} nodes of the coarsest level, got "
             f"{max_evaluations}. Use a fixed rule for fewer."

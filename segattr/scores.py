@@ -128,16 +128,14 @@ class SegmentScorer:
         scores = SegmentScores(strength, consistency, effective_tokens, important, kept)
         if (samples := attribution.segment_samples) is None:
             return scores
+        if samples.shape[1] != len(spans):
+            raise ValueError(
+                f"segment_samples must be of the {len(spans)} segments, got {samples.shape[1]}. "
+                "Attribute the trace with these segments, or replace segment_samples by None."
+            )
         scores = replace(scores, **self.judge(samples, spans))
         if scores.undecided is not None and scores.undecided.any():
-            numbers = ", ".join(map(str, scores.undecided.nonzero().flatten().tolist()))
-            warnings.warn(
-                f"segments {numbers} are undecided after {attribution.evaluations} evaluations: "
-                "the estimated error of the attribution may change whether they are kept. Raise "
-                "max_evaluations, or leave the trace out.",
-                UndecidedWarning,
-                stacklevel=2,
-            )
+            warnings.warn(_doubt(attribution, scores.undecided), UndecidedWarning, stacklevel=2)
         return scores
 
     def judge(self, samples: Tensor, spans: Spans) -> dict[str, Tensor]:
@@ -148,8 +146,19 @@ class SegmentScorer:
             spans: The segments.
 
         Returns:
-            ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`.
+            ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`. Samples
+            that are NaN leave everything undecided but the ends that are kept anyway.
         """
+        if samples.isnan().any():
+            undecided = torch.ones(len(spans), dtype=torch.bool)
+            if self.keep_ends:
+                undecided[[0, -1]] = False
+            unknown = torch.full((len(spans),), torch.inf, dtype=torch.float64)
+            return {
+                "undecided": undecided,
+                "strength_error": unknown,
+                "consistency_error": unknown,
+            }
         strength, consistency, _, kept = self._select(samples[..., 0], samples[..., 1], spans)
         return {
             "undecided": (kept[1:] != kept[0]).any(0),
@@ -178,6 +187,24 @@ class SegmentScorer:
         return torch.zeros_like(order, dtype=torch.bool).scatter(
             -1, order, before < self.tau - 1e-12
         )
+
+
+def _doubt(attribution: Attribution, undecided: Tensor) -> str:
+    """What the warning says."""
+    assert attribution.segment_samples is not None
+    numbers = ", ".join(map(str, undecided.nonzero().flatten().tolist()))
+    trace = "" if attribution.encoded.id is None else f" of trace {attribution.encoded.id!r}"
+    reason = "the estimated error of the attribution may change whether they are kept"
+    remedy = "Raise max_evaluations, or leave the trace out"
+    if attribution.segment_samples.isnan().any():
+        reason = "the path points are too few, or miss too much of F, to estimate an error from"
+        remedy = "Raise max_evaluations, or use another baseline"
+    elif attribution.converged:
+        remedy = "Give FastIG this scorer and no tolerance"
+    return (
+        f"segments {numbers}{trace} are undecided after {attribution.evaluations} evaluations: "
+        f"{reason}. {remedy}."
+    )
 
 
 def segment_samples(scores: Tensor, spans: Spans) -> Tensor:

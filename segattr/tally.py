@@ -28,7 +28,8 @@ class Tally:
     kept: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     evaluations: list[int] = field(default_factory=list)
-    unsure: int = 0
+    undecided: int = 0
+    unfinished: int = 0
 
     def add(self, outcome: Outcome) -> None:
         self.kinds[outcome.kind] += 1
@@ -39,7 +40,8 @@ class Tally:
             self.kept.append(kept / tokens)
             self.gaps.append(outcome.record["completeness_gap"])
             self.evaluations.append(outcome.record["evaluations"])
-            self.unsure += outcome.record["converged"] is False
+            self.undecided += any(s["undecided"] for s in outcome.record["segments"])
+            self.unfinished += outcome.record["converged"] is False
 
     def lines(self) -> Iterator[str]:
         """The summary."""
@@ -58,10 +60,10 @@ class Tally:
                 f"{points:g} points and a completeness gap of {statistics.median(self.gaps):.1%} "
                 f"in the median{remark}"
             )
-            if self.unsure:
+            if self.undecided or self.unfinished:
                 yield (
-                    f"{self.unsure} traces have undecided segments (converged: false): raise "
-                    "--max-evaluations"
+                    f"{self.undecided} traces have undecided segments, {self.unfinished} did not "
+                    "converge: see --max-evaluations, --tolerance and --baseline"
                 )
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 from conftest import make_trace
 
-from segattr import FastIG, fit_rule
-from segattr.calibration import GRID, Sampled, fit_sampled, sample_trace
+from segattr import EncodedTrace, FastIG, SegmentScorer, fit_rule
+from segattr.calibration import (
+    GRID,
+    Sampled,
+    _exchange,
+    _greedy,
+    _loss,
+    _normal_equations,
+    _weights,
+    fit_sampled,
+    sample_trace,
+)
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 GRID_ALPHAS = torch.linspace(0, 1, GRID, dtype=torch.float64)
@@ -41,12 +52,82 @@ def test_cubics_need_two_points_near_those_of_gauss(model):
     assert rule.weights.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
 
 
-def test_weights_are_never_negative_and_points_ascend(model):
+def test_points_ascend(model):
     for points in (3, 7):
         rule = fit_sampled(FastIG(model), [polynomials(seed, 9) for seed in range(8)], points)
         assert len(rule.alphas) == points
-        assert (rule.weights >= 0).all()
         assert all(a < b for a, b in itertools.pairwise(rule.alphas.tolist()))
+
+
+def test_weights_are_the_best_of_those_that_are_not_negative():
+    """Karush-Kuhn-Tucker: no slope where a weight is used, none downwards where it is 0."""
+    pruned = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        factors = torch.randn(5, 8, generator=generator).double()
+        gram, target = factors @ factors.T, torch.randn(5, generator=generator).double()
+        chosen = [0, 2, 3, 4]
+        weights = _weights(gram, target, chosen)
+        slope = (gram[chosen][:, chosen] @ weights - target[chosen]) / gram.diagonal().mean()
+        assert (weights >= 0).all()
+        assert slope[weights > 0].abs().max() < 1e-8
+        pruned += int((weights == 0).sum())
+    assert pruned >= 10
+    gram, target = torch.tensor([[2.0, 1], [1, 2]]).double(), torch.tensor([3.0, -1]).double()
+    only = _weights(gram, target, [0, 1])
+    assert only.tolist() == pytest.approx([1.5, 0])
+
+
+def test_points_are_chosen_one_by_one_and_exchanged():
+    gram, target = _normal_equations([polynomials(seed, 3) for seed in range(12)])
+    (first,) = _greedy(gram, target, 1)
+    assert _loss(gram, target, [first]) == min(_loss(gram, target, [c]) for c in range(GRID))
+    poor = _loss(gram, target, [1, 2])
+    one, other = exchanged = _exchange(gram, target, [1, 2])
+    best = _loss(gram, target, exchanged)
+    assert 12 + best < 0.01 * (12 + poor)  # the sum of 12 relative squares
+    for c in set(range(GRID)) - {one, other}:  # nothing better in either place
+        assert min(_loss(gram, target, [c, other]), _loss(gram, target, [one, c])) >= best
+
+
+def peaked(place, seed):
+    """A pretended trace whose integrands have a peak at this grid point and little elsewhere."""
+    values = 1e-6 * torch.randn(GRID, 37, generator=torch.Generator().manual_seed(99)).double()
+    values[place] = torch.randn(37, generator=torch.Generator().manual_seed(seed)).double()
+    return Sampled(make_trace(), values, values[place] / 64, float(values[place].sum() / 64))
+
+
+def test_held_out_traces_are_not_fitted(model):
+    """The last quarter has its peaks elsewhere: two points would do if they were looked at."""
+    sampled = [*(peaked(16, seed) for seed in range(6)), *(peaked(48, seed) for seed in (6, 7))]
+    rule = fit_sampled(FastIG(model), sampled, 2)
+    assert rule.validation["worst_error"] == pytest.approx(1, abs=1e-3)
+    assert rule.largest_gap == pytest.approx(1, abs=1e-3)
+    both = fit_sampled(FastIG(model), [*sampled, peaked(16, 8), peaked(48, 9)], 2, held_out=0.2)
+    assert both.validation["worst_error"] < 1e-3
+
+
+def test_the_largest_gap_is_that_of_the_held_out_traces(model):
+    sampled = [polynomials(seed, 5) for seed in range(8)]
+    rule = fit_sampled(FastIG(model), sampled, 2)
+    places = (rule.alphas * (GRID - 1)).round().long()
+    gaps = [
+        abs(float((rule.weights @ trace.values[places]).sum()) - trace.change) / abs(trace.change)
+        for trace in sampled[-2:]
+    ]
+    assert rule.largest_gap == pytest.approx(max(gaps))
+    assert 0 < rule.largest_gap < 1
+    still = dataclasses.replace(sampled[-1], change=1e-9)  # F hardly changes: any gap is huge
+    assert fit_sampled(FastIG(model), [*sampled[:-1], still], 2).largest_gap == 1
+
+
+def test_agreement_is_that_of_the_scorer_of_the_ig(model):
+    sampled = [*(peaked(16, seed) for seed in range(6)), *(peaked(48, seed) for seed in (6, 7))]
+    everything = FastIG(model, scorer=SegmentScorer(tau=1.0, beta=1.0))
+    noise = 1e-3 * polynomials(9, 2).values
+    mixed = [dataclasses.replace(trace, values=trace.values + noise) for trace in sampled]
+    assert fit_sampled(everything, mixed, 2).validation["kept_agreement"] == 1
+    assert fit_sampled(FastIG(model), mixed, 2).validation["kept_agreement"] < 1
 
 
 def test_more_points_fit_better(model):
@@ -84,10 +165,23 @@ def test_traces_that_do_not_converge_are_left_out(model):
     """With a baseline of zeros, no grid resolves the start of the path."""
     traces = [make_trace(seed=seed) for seed in range(4)]
     with (
-        pytest.warns(UserWarning, match="4 of 4 traces are left out"),
+        pytest.warns(UserWarning, match="4 traces are left out: 0: the integral must converge"),
         pytest.raises(ValueError, match="at least 4 that converge, got 0"),
     ):
         fit_rule(FastIG(model, baseline="zero"), traces)
+
+
+def test_a_trace_that_cannot_be_attributed_is_left_out_and_named(model):
+    """Too long for the model; or without any attribution, being all pad tokens."""
+    traces = [make_trace(seed=seed) for seed in range(5)]
+    long = EncodedTrace(torch.full((135,), 3), (0, 5), [(5, 120)], (130, 134), id="long")
+    still = dataclasses.replace(
+        traces[0], input_ids=torch.zeros_like(traces[0].input_ids), id="still"
+    )
+    with pytest.warns(UserWarning, match="2 traces are left out: long: .*7 too many.*; still: the"):
+        rule = fit_rule(FastIG(model), [*traces, long, still], points=2)
+    assert rule.weights.isfinite().all()
+    assert rule.validation["traces"] == 1
 
 
 @pytest.mark.parametrize(

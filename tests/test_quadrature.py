@@ -137,7 +137,8 @@ def test_the_error_estimate_bounds_the_error_of_smooth_functions(kind, tolerance
         assert found.converged
         evaluations.append(found.evaluations)
     assert bounded >= 95
-    assert max(evaluations) <= (17 if tolerance == 3e-2 else 33)
+    slow = tolerance == 1e-2 and kind == "saturations"  # a peak at one end
+    assert max(evaluations) <= (33 if slow else 17)
 
 
 @pytest.mark.parametrize("kind", ["bumps", "exponentials", "waves", "saturations"])

@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from segattr.refinement import BISECTED, SAFETY, Refinement, refine
+from segattr.refinement import (
+    BISECTED,
+    COARSEST,
+    SAFETY,
+    Refinement,
+    _parabolic,
+    refine,
+)
 
 
 def slope_by_definition(x, y, k):
@@ -116,6 +123,43 @@ def test_the_potential_shows_what_the_nodes_missed():
     assert not ((blind.wanted - 0.3125).abs() < 0.01).all()
 
 
+def test_what_f_shows_to_be_missing_is_never_scaled_away():
+    """A smooth integrand and a bump between two nodes, which only the potential shows."""
+
+    def potential(x):
+        return 0.05 * torch.special.ndtr((x - 0.31) / 1e-3) + x + x**2 / 2
+
+    path = bisect(lambda x: torch.stack([1 + x / 2, x / 2], 1), 1, potential)
+    assert path.smooth
+    assert path.error.sum() >= 0.05 * SAFETY * 0.999
+
+
+def test_parabolic_slopes_are_exact_for_parabolas():
+    x = torch.tensor([0.0, 0.1, 0.3, 0.35, 1.0]).double()
+    values = torch.stack([x**2, 3 - x + 2 * x**2], 1)
+    widths = x.diff()[:, None]
+    slopes = _parabolic(widths, values.diff(dim=0) / widths)
+    torch.testing.assert_close(slopes, torch.stack([2 * x, 4 * x - 1], 1))
+
+
+def test_bisecting_what_was_not_in_doubt_does_not_lower_the_estimate():
+    """A step close to 1, found early; then the flat part is bisected, where nothing moves."""
+    path = Refinement()
+    step = columns(lambda x: (x > 0.991).double())
+    while len(path.wanted):
+        path.add(None, step(path.wanted))
+        if len(path.alphas) > COARSEST + 6:
+            assert path.error.item() >= abs(path.value.item() - 0.009)
+
+
+def test_intervals_have_a_smallest_width():
+    """A singular start: bisected towards 0 until no float32 model could tell the difference."""
+    path = Refinement(max_evaluations=400)
+    while len(path.wanted):
+        path.add((path.wanted > 0).double(), torch.zeros(len(path.wanted), 1))
+    assert path.alphas.diff().min() >= 2.0**-31
+
+
 def test_what_is_missed_altogether_is_still_an_error():
     """Values of zero have no shape to follow; the error goes to all components evenly."""
     path = bisect(lambda x: torch.zeros(len(x), 4), 1, lambda x: (x > 0.9).double())
@@ -162,7 +206,8 @@ def test_samples_are_seeded_and_spread_as_the_error():
 
 
 def test_too_few_evaluations():
-    with pytest.raises(
-        ValueError, match="must be at least the 9 nodes of the coarsest level, got 8"
-    ):
-        Refinement(max_evaluations=8)
+    for wrong in (8, 20.5):
+        with pytest.raises(
+            ValueError, match=f"must be at least the 9 nodes of the coarsest level, got {wrong}"
+        ):
+            Refinement(max_evaluations=wrong)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("exact_norms")
 def make_rule(model, points=8, **changes):
     """Gauss-Legendre under another name."""
     rule = Rule(
-        *nodes_and_weights("gauss-legendre", points), fingerprint(model), "pad", "all", 10.0
+        *nodes_and_weights("gauss-legendre", points), fingerprint(model), "token 0", "all", 1.0
     )
     return replace(rule, **changes)
 
@@ -59,15 +59,22 @@ def test_a_saved_rule_comes_back_whole(model, tmp_path):
     ("change", "settings", "message"),
     [
         ({"fingerprint": "0" * 16}, {}, "to this model, got one for 0000000000000000"),
-        ({}, {"baseline": "mean"}, "to this baseline, got one for pad instead of mean"),
+        ({}, {"baseline": "mean"}, "to this baseline, got one for token 0 instead of mean"),
+        ({}, {"baseline": 7}, "to this baseline, got one for token 0 instead of token 7"),
         ({}, {"scope": "reasoning"}, "to this scope, got one for all instead of reasoning"),
     ],
 )
 def test_a_rule_for_something_else_is_refused(model, change, settings, message):
     with pytest.raises(ValueError, match=f"must have been fitted {message}.*segattr calibrate"):
         FastIG(model, rule=make_rule(model, **change), **settings)
+
+
+def test_what_does_not_go_with_a_rule(model, tmp_path):
     with pytest.raises(ValueError, match="steps must be None with a fitted rule, got 5"):
         FastIG(model, rule=make_rule(model), steps=5)
+    with pytest.raises(TypeError, match=r"rule must be a name or a Rule, got .*Rule\.load"):
+        FastIG(model, rule=tmp_path / "rule.json")
+    assert FastIG(model, rule=make_rule(model), baseline=0).baseline == 0  # the same token
 
 
 def damaged(**changes):
@@ -91,7 +98,11 @@ def damaged(**changes):
         damaged(alphas=[i / 4 for i in range(8)]),
         damaged(alphas=[], weights=[]),
         damaged(alphas="all"),
+        lambda facts: "[" * 100_000,
         damaged(largest_gap="wide"),
+        damaged(largest_gap=float("inf")),
+        damaged(largest_gap=-0.1),
+        damaged(validation=5),
         damaged(fingerprint=None),
         damaged(surprise=1),
     ],
@@ -113,16 +124,26 @@ def test_a_fingerprint_is_the_model_in_every_dtype():
     assert fingerprint(make_model("llama", torch.float32).double()) == own
     assert fingerprint(make_model("llama", torch.float32, num_hidden_layers=2)) != own
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight += 0.01
+        model.model.layers[1].mlp.up_proj.weight[-1] += 0.01  # one row of one weight
     assert fingerprint(model) != own
+
+
+def test_a_fingerprint_knows_names_and_shapes():
+    torch.manual_seed(0)
+    one, other = torch.nn.Linear(4, 6, bias=False), torch.nn.Linear(6, 4, bias=False)
+    with torch.no_grad():
+        other.weight.copy_(one.weight.reshape(4, 6))
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(torch.nn.Sequential(one)) != fingerprint(one)
+    assert fingerprint(one.to("meta")) == fingerprint(torch.nn.Linear(4, 6, bias=False).to("meta"))
 
 
 def test_baselines_as_text():
     row = torch.arange(4.0)
-    assert describe_baseline("pad") == "pad"
-    assert describe_baseline(17) == "17"
-    assert describe_baseline(row) == describe_baseline(row.double())
-    assert describe_baseline(row) != describe_baseline(row + 1)
+    assert describe_baseline("pad", 17) == describe_baseline(17, 17) == "token 17"
+    assert describe_baseline("mean", None) == "mean"
+    assert describe_baseline(row, None) == describe_baseline(row.double(), None)
+    assert describe_baseline(row, None) != describe_baseline(row + 1, None)
 
 
 def test_the_gap_is_measured_at_both_ends(model):

@@ -175,6 +175,32 @@ def test_segments_that_another_sample_would_keep_are_undecided():
     assert not SegmentScorer(tau=0.9).score(base).undecided.any()
 
 
+def test_the_warning_says_what_helps():
+    segments = [0.1, -0.1], [2.0, -2.0], [1.9, -1.9], [0.1, -0.1]
+    base = with_samples(attribution(*segments), [0.1, -0.1, 1.9, -1.9, 2.0, -2.0, 0.1, -0.1])
+    encoded = dataclasses.replace(base.encoded, id="x")
+    sure = dataclasses.replace(base, converged=True, encoded=encoded)
+    with pytest.warns(UndecidedWarning, match="1, 2 of trace 'x' are.*Give FastIG this scorer"):
+        SegmentScorer(tau=0.4).score(sure)
+    samples = base.segment_samples.clone()
+    samples[1:] = torch.nan
+    blind = dataclasses.replace(base, segment_samples=samples)
+    with pytest.warns(UndecidedWarning, match="miss too much of F, to estimate an error from"):
+        scores = SegmentScorer(tau=0.4).score(blind)
+    assert scores.undecided.tolist() == [False, True, True, False]
+    assert scores.strength_error.isinf().all()
+    with pytest.warns(UndecidedWarning, match="segments 0, 1, 2, 3 are"):
+        SegmentScorer(keep_ends=False).score(blind)
+
+
+def test_samples_of_other_segments_are_refused():
+    base = with_samples(attribution([1.0, -2.0], [3.0, -1.0]), [1.0, -2.0, 3.0, -1.0])
+    (start, _), (_, stop) = base.encoded.segments
+    encoded = dataclasses.replace(base.encoded, segments=[(start, stop)])
+    with pytest.raises(ValueError, match=r"must be of the 1 segments, got 2\..*these segments"):
+        SegmentScorer().score(dataclasses.replace(base, encoded=encoded))
+
+
 def test_the_consistency_filter_can_be_what_is_undecided():
     segments = [0.1, -0.1], [2.0, -0.2], [0.1, -0.1]
     base = with_samples(attribution(*segments), [0.1, -0.1, 2.0, -0.3, 0.1, -0.1])
