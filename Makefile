@@ -9,7 +9,7 @@ RESULTS = $(shell .venv/bin/python -c "import torch; print('gpu' if torch.cuda.i
 BENCH = --override-ini addopts= --override-ini filterwarnings=default --quiet
 PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest lint bench clean
+.PHONY: demo test test-oldest lint bench evidence clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -30,6 +30,14 @@ bench: .venv/test
 	.venv/bin/python -m pytest tests/test_reference.py tests/test_triton_ops.py tests/test_fused.py
 	.venv/bin/python -m pytest benchmarks/bench_engines.py --results=benchmarks/results/$(RESULTS).json $(BENCH)
 	.venv/bin/python -m pytest benchmarks/bench_ops.py --results=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
+	.venv/bin/python -m pytest benchmarks/bench_rules.py --results=benchmarks/results/$(RESULTS)-rules.json $(BENCH)
+	.venv/bin/python benchmarks/table.py
+
+# How many path points are enough: every rule on 16 kinds of path. An hour on 2 cores.
+evidence: .venv/test
+	.venv/bin/python benchmarks/quadrature.py --only "bundled, pad"
+	.venv/bin/python benchmarks/quadrature.py --only "zero|random" \
+	  --results benchmarks/results/quadrature-others.json
 	.venv/bin/python benchmarks/table.py
 
 clean:

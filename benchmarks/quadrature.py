@@ -9,6 +9,7 @@ others); random models take random tokens. benchmarks/README.md has the table.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import sys
@@ -239,40 +240,51 @@ def summarise(kind: Kind, rows: list[Row]) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def draw(runs: list[Row], path: Path) -> None:
-    """Token error and agreement of the kept segments against evaluations, for three kinds."""
+def draw(results: Path, path: Path) -> None:
+    """Token error and agreement of the kept segments against evaluations, for three kinds.
+
+    Of all files of this name or that continue it, such as ``quadrature-others.json``.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    files = sorted(results.parent.glob(f"{results.stem.split('-')[0]}*.json"))
+    runs = [run for file in files for run in json.loads(file.read_text())["runs"]]
     measured = dict.fromkeys(run["kind"] for run in runs)
     kinds = [kind for kind in map(str, (KINDS[0], KINDS[1], KINDS[9])) if kind in measured]
     kinds = kinds or list(measured)[:3]
     figure, axes = plt.subplots(2, len(kinds), figsize=(4.2 * len(kinds), 6.4), squeeze=False)
-    for column, kind in enumerate(kinds):
+    for kind, (error, agreement) in zip(kinds, axes.T, strict=True):
         curves: dict[str, list[Row]] = defaultdict(list)
         for run in runs:
             if run["kind"] == kind:
                 curves[run["rule"]].append(run)
-        for (error, agreement), (rule, points) in zip(
-            [axes[:, column]] * len(curves), curves.items(), strict=True
-        ):
-            x = [point["evaluations"] for point in points]
-            style = {"color": "black"} if rule.startswith("auto") else {"alpha": 0.8}
-            style |= {"marker": "*", "ms": 13} if rule == "auto" else {"marker": ".", "lw": 1.2}
-            style |= {"ls": ":"} if rule in ("calibrated", "quantiles of F") else {}
-            error.plot(x, [point["median_token_error"] for point in points], label=rule, **style)
-            agreement.plot(x, [point["kept"] for point in points], **style)
-        axes[0, column].set(title=kind, yscale="log")
-        axes[1, column].set(xlabel="gradient evaluations")
-        for axis in axes[:, column]:
-            axis.grid(alpha=0.3)
+        for rule, points in curves.items():
+            evaluations = [point["evaluations"] for point in points]
+            errors = [point["median_token_error"] for point in points]
+            error.plot(evaluations, errors, label=rule, **style_of(rule))
+            agreement.plot(evaluations, [point["kept"] for point in points], **style_of(rule))
+        error.set(title=kind, yscale="log")
+        agreement.set(xlabel="gradient evaluations")
+        error.grid(alpha=0.3)
+        agreement.grid(alpha=0.3)
     axes[0, 0].set_ylabel("token error, median")
     axes[1, 0].set_ylabel("kept segments, mean Jaccard")
-    axes[0, -1].legend(fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def style_of(rule: str) -> Row:
+    if rule == "auto":
+        return {"color": "black", "marker": "*", "ms": 14, "ls": "", "zorder": 3}
+    if rule == "auto, stopped at":
+        return {"color": "black", "marker": ".", "zorder": 3}
+    dotted = rule in ("calibrated", "quantiles of F")
+    return {"marker": ".", "lw": 1.2, "alpha": 0.8, "ls": ":" if dotted else "-"}
 
 
 def main() -> None:
@@ -297,7 +309,7 @@ def main() -> None:
             for summary in summarise(kind, rows):
                 results.add({"group": "quadrature", **summary})
             print(f"{kind}: {count} traces", file=sys.stderr, flush=True)
-    draw(results.content["runs"], arguments.plot)
+    draw(arguments.results, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ SAFETY = 2
 ROUNDINGS = 4
 # Share of the potential's variation that integrals may miss; beyond, no error estimate is believed.
 MISSED = 0.1
+# An estimate that is a larger share of the integral than this is not believed.
+LARGEST = 0.9
 NARROWEST = 2.0**-30  # interval that is bisected
 
 Evaluate = Callable[[Tensor], tuple[Tensor | None, Tensor]]
@@ -132,10 +134,12 @@ class Refinement:
     def is_plausible(self) -> bool:
         """Whether the error estimate can be believed.
 
-        Not on the coarsest level, unless the integrand is smooth; and not while the integrals miss
-        a good part of the potential's changes.
+        Not on the coarsest level, unless the integrand is smooth; not while it is as large as the
+        integral; and not while the integrals miss a good part of the potential's changes.
         """
         if len(self.alphas) == self.coarsest and not self.smooth:
+            return False
+        if self.error.sum() > LARGEST * self.value.abs().sum():
             return False
         if self.potentials is None:
             return True

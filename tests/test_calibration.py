@@ -14,6 +14,7 @@ from segattr.calibration import (
     GRID,
     Sampled,
     _exchange,
+    _fit,
     _greedy,
     _loss,
     _normal_equations,
@@ -86,6 +87,9 @@ def test_points_are_chosen_one_by_one_and_exchanged():
     one, other = exchanged = _exchange(gram, target, [1, 2])
     best = _loss(gram, target, exchanged)
     assert 12 + best < 0.01 * (12 + poor)  # the sum of 12 relative squares
+    chosen, weights = _fit([polynomials(seed, 3) for seed in range(12)], 2)
+    assert _loss(gram, target, chosen.tolist()) <= best
+    assert torch.equal(weights, _weights(gram, target, chosen.tolist()))
     for c in set(range(GRID)) - {one, other}:  # nothing better in either place
         assert min(_loss(gram, target, [c, other]), _loss(gram, target, [one, c])) >= best
 
