@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from segattr.demo.accuracy import accuracy
 from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
 from segattr.ig import FastIG
 from segattr.runner import score_trace
-from segattr.scores import SegmentScorer
+from segattr.scores import SegmentScorer, UndecidedWarning
 from segattr.terminal import print_trace
 from segattr.trace import Trace
 
@@ -38,7 +40,9 @@ def score_demo(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ig = FastIG(model, tokenizer, scorer=scorer, **METHOD)
     scored = []
     for record in track(records, "scoring", console=Console(stderr=True)):
-        result = score_trace(ig, scorer, Trace.from_record(record), {}, SETTINGS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndecidedWarning)  # `print_trace` says it
+            result = score_trace(ig, scorer, Trace.from_record(record), {}, SETTINGS)
         for segment, kind in zip(result["segments"], record["kinds"], strict=True):
             segment["kind"] = kind
         scored.append(result)
@@ -59,8 +63,11 @@ def run_demo(wanted: str, out: Path | None) -> None:
     records = load_records()
     if wanted not in (ids := [record["id"] for record in records]):
         raise ValueError(f"--id must be one of {', '.join(ids)}, got {wanted!r}.")
-    writer = None if out is None else ScoredWriter(out, SETTINGS)
-    scored = score_demo(records)
+    with nullcontext() if out is None else ScoredWriter(out, SETTINGS) as writer:
+        scored = score_demo(records)
+        if writer is not None:
+            for record in scored:
+                writer.write(record)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     print_trace(next(record for record in scored if record["id"] == wanted), console)
     title = f"all {len(scored)} bundled traces, with what is known about their segments"
@@ -68,10 +75,7 @@ def run_demo(wanted: str, out: Path | None) -> None:
     console.rule(title, align="left")
     for line in comparison(scored):
         console.print(line)
-    if writer is not None:
-        with writer:
-            for record in scored:
-                writer.write(record)
+    if out is not None:
         console.print(f"written to {out}; look at another with: segattr show {out} --id ID")
 
 
