@@ -118,9 +118,12 @@ def calibrate(arguments: argparse.Namespace) -> int:
             except ValueError as error:
                 errors.print(f"{arguments.traces}:{line}: left out: {error}")
         with warnings.catch_warnings(record=True) as caught:
-            rule = fit_rule(ig, progress(encoded, len(encoded), "sampling"), arguments.points)
-        for warning in caught:
-            errors.print(str(warning.message))
+            warnings.simplefilter("always")
+            try:
+                rule = fit_rule(ig, progress(encoded, len(encoded), "sampling"), arguments.points)
+            finally:
+                for warning in caught:
+                    errors.print(str(warning.message))
         rule.save(arguments.out)
     except (OSError, ValueError, FloatingPointError, MemoryError) as error:
         raise UserError(str(error)) from None

@@ -306,14 +306,18 @@ def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
     assert "must have been fitted to this scope" in capsys.readouterr().err
 
 
-def test_calibrate_needs_enough_traces(traces, tmp_path, capsys):
-    options = [*(part for option in PLACES.items() for part in option)]
-    command = ["calibrate", str(traces), *options, "--out", str(tmp_path / "rule.json")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert main(command) == 2
-    assert "traces must be at least 4 that converge" in capsys.readouterr().err
+def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_path, capsys):
+    """A random token as the baseline and too little room for one trace."""
+    options = [*(part for option in PLACES.items() for part in option), "--max-length", "300"]
+    command = ["calibrate", str(traces), *options, "--baseline", "zero"]
+    assert main([*command, "--out", str(tmp_path / "rule.json")]) == 2
+    said = capsys.readouterr().err
+    assert "traces must be at least 4 that converge, got" in said
+    assert re.search(r":\d: left out: .*max_length", said)
+    assert re.search(r"traces are left out: easy-0\d: the integral must converge", said)
     assert not (tmp_path / "rule.json").exists()
+    assert main([*command, "--out", str(tmp_path / "no" / "rule.json")]) == 2
+    assert "OUT must be in a folder one can write to" in capsys.readouterr().err
 
 
 def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
