@@ -16,6 +16,7 @@ from peers import PEERS, Peer, available_peers, peer
 from shapes import Shape, make_model, make_trace, path_flops
 
 from segattr import Attribution, EncodedTrace, SegmentScorer
+from segattr.scores import jaccard
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -35,7 +36,7 @@ class Case:
             name: peer(name, self.model, self.trace, shape.points) for name in available_peers()
         }
         self.flops = shape.points * path_flops(self.model, shape.tokens)
-        self.published: set[int] | None = None
+        self.published: torch.Tensor | None = None
         self.out_of_memory: set[str] = set()
 
 
@@ -90,9 +91,8 @@ class PeakMemory:
         return 1024 * int(status.split(f"{line}:")[1].split()[0])
 
 
-def kept_segments(trace: EncodedTrace, scores: torch.Tensor) -> set[int]:
-    attribution = Attribution(scores, trace, 0.0, 0.0, 0, {})
-    return set(SegmentScorer().score(attribution).kept.nonzero().flatten().tolist())
+def kept_segments(trace: EncodedTrace, scores: torch.Tensor) -> torch.Tensor:
+    return SegmentScorer().score(Attribution(scores, trace, 0.0, 0.0, 0)).kept
 
 
 @pytest.mark.parametrize("variant", available_peers())
@@ -131,8 +131,7 @@ def test_trace(
         ceiling_share=case.flops / benchmark.stats.stats.median / matmul_ceiling(),
     )
     if case.published is not None:
-        union = len(kept | case.published)
-        record["kept_agreement"] = len(kept & case.published) / union
+        record["kept_agreement"] = jaccard(kept, case.published)
 
 
 test_trace.variants = PEERS

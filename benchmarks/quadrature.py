@@ -13,7 +13,6 @@ import json
 import random
 import re
 import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -182,12 +181,10 @@ def along_the_profile(known: Known) -> Tensor:
 
 
 def compare(scores: Tensor, reference: Tensor, encoded: EncodedTrace) -> Row:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ours, theirs = (
-            SegmentScorer().score(Attribution(tokens.double(), encoded, 0.0, 0.0, 0))
-            for tokens in (scores, reference)
-        )
+    ours, theirs = (
+        SegmentScorer().score(Attribution(tokens.double(), encoded, 0.0, 0.0, 0))
+        for tokens in (scores, reference)
+    )
     return {
         "token_error": float((scores - reference).norm() / reference.norm()),
         "strength_error": float((ours.strength - theirs.strength).abs().max()),

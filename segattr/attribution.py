@@ -74,7 +74,7 @@ class Attribution:
             "response_ids": self.encoded.response_ids,
         }
         errors = {"token_error": self.token_error, "segment_samples": self.segment_samples}
-        tensors |= {key: tensor for key, tensor in errors.items() if tensor is not None}
+        tensors |= {key: error.contiguous() for key, error in errors.items() if error is not None}
         facts = {
             "id": self.encoded.id,
             "prompt": self.encoded.prompt,

@@ -197,7 +197,7 @@ def test_kernels_in_the_engine(name):
     assert got.target_logprob == pytest.approx(expected.target_logprob, rel=EXACT)
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs CUDA")
+@pytest.mark.skipif(DEVICE == "cpu", reason="measures the peak memory of CUDA")
 class TestOnTheGpu:
     def test_the_estimate_covers_the_peak(self):
         """At most twice the peak, so that chunks are not half of what would fit."""

@@ -120,7 +120,6 @@ def test_the_potential_shows_what_the_nodes_missed():
     assert blind.error.max() < 1e-12
     assert seeing.error.sum() == pytest.approx(SAFETY * 0.004 * 2.5066, rel=1e-3)
     assert ((seeing.wanted - 0.31).abs() < 0.125).any()
-    assert not ((blind.wanted - 0.3125).abs() < 0.01).all()
 
 
 def test_what_f_shows_to_be_missing_is_never_scaled_away():
