@@ -14,6 +14,8 @@ from segattr.rule import Rule
 from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
 from segattr.segments import split_segments
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
+from segattr.trainers import GRPOTokenMaskMixin, GRPOTokenWeightMixin, TokenWeightMixin
+from segattr.weights import strength_weights, top_tokens
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,11 @@ __all__ = [
     "SegmentScorer",
     "SegmentScores",
     "UndecidedWarning",
+    "strength_weights",
+    "top_tokens",
     "training_row",
     "LossMaskCollator",
+    "TokenWeightMixin",
+    "GRPOTokenWeightMixin",
+    "GRPOTokenMaskMixin",
 ]

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
-from segattr.attribution import Attribution
-from segattr.rows import Row
-from segattr.scores import SegmentScores
+from segattr.record import RECORD_KEYS
 from segattr.trace import Trace
 
-# What every line of a scored file has; `scored_record` puts the id first.
-RECORD_KEYS = {"id", "question", "answer", "segments", "settings", "prompt", "input_ids"}
-RECORD_KEYS |= {"token_scores", "target_logprob", "baseline_logprob", "completeness_gap"}
 RECORD_START = b'{"id": '
 
 
@@ -89,70 +82,6 @@ def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"the line must be JSON, got {name}, which is none. Use null.")
-
-
-def scored_record(
-    trace: Trace,
-    texts: Sequence[str],
-    attribution: Attribution,
-    scores: SegmentScores,
-    row: Row,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return everything about one scored trace as a JSON object.
-
-    The columns of the row stand at the top level, so the file can be given to a trainer as it is.
-    ``texts`` are the segments' tokens as text: exactly what carries loss if the segment is kept.
-    """
-    encoded = attribution.encoded
-    undecided = torch.zeros_like(scores.kept) if scores.undecided is None else scores.undecided
-    columns = zip(
-        texts,
-        encoded.segments,
-        scores.strength.tolist(),
-        scores.consistency.tolist(),
-        scores.effective_tokens.tolist(),
-        scores.important.tolist(),
-        scores.kept.tolist(),
-        undecided.tolist(),
-        strict=True,
-    )
-    return {
-        "id": trace.id,
-        "question": trace.question,
-        "answer": trace.answer,
-        "segments": [
-            {
-                "text": text,
-                "span": span,
-                "strength": strength,
-                "consistency": consistency,
-                "effective_tokens": effective,
-                "important": important,
-                "kept": kept,
-                "undecided": unsure,
-            }
-            for text, span, strength, consistency, effective, important, kept, unsure in columns
-        ],
-        "target_logprob": attribution.target_logprob,
-        "baseline_logprob": attribution.baseline_logprob,
-        "completeness_gap": attribution.completeness_gap,
-        "evaluations": attribution.evaluations,
-        "converged": attribution.converged,
-        "token_scores": [float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
-        "prompt": encoded.prompt,
-        "target": encoded.target,
-        **row,
-        "settings": dict(settings),
-        "metadata": dict(trace.metadata),
-    }
-
-
-def reasoning_tokens(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens in kept segments, and in all segments, of a scored record."""
-    lengths = [(stop - start) for start, stop in (s["span"] for s in record["segments"])]
-    kept = (n for n, s in zip(lengths, record["segments"], strict=True) if s["kept"])
-    return sum(kept), sum(lengths)
 
 
 class ScoredWriter:

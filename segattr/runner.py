@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segattr.dataset import BadLine, ScoredWriter, scored_record
+from segattr.dataset import BadLine, ScoredWriter
 from segattr.encoding import encode
 from segattr.ig import FastIG
+from segattr.record import scored_record
 from segattr.rows import training_row
 from segattr.scores import SegmentScorer
 from segattr.trace import Trace, TraceTooLongError

@@ -10,6 +10,7 @@ Equations of arXiv 2602.00425. Axes: ``S`` segments, ``P`` samples, ``T`` tokens
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from segattr import ops
 from segattr.attribution import Attribution
+from segattr.trace import EncodedTrace
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
+SELECTIONS = ("important", "random")
 Spans = Sequence[tuple[int, int]]
 
 
@@ -62,10 +65,13 @@ class SegmentScorer:
     Args:
         tau: Cumulative strength the important segments must reach, in (0, 1].
         beta: Highest direction consistency of an important segment, in [0, 1]; 1 switches the
-            filter off.
+            filter off (the paper's "high strength" variant).
         normalization: What a segment's sum is divided by: ``"sqrt-length"`` (as the paper),
             ``"length"``, ``"none"``.
         keep_ends: Also keep the first and the last segment.
+        select: What is kept: the ``"important"`` segments, or as many drawn at ``"random"``
+            (the paper's control; ``important`` and ``undecided`` still speak of the former).
+        seed: Of the random draw, which depends on nothing else but prompt and reasoning.
 
     Raises:
         ValueError: If a value is out of range or a word unknown.
@@ -77,6 +83,9 @@ class SegmentScorer:
         beta: float = 0.8,
         normalization: str = "sqrt-length",
         keep_ends: bool = True,
+        *,
+        select: str = "important",
+        seed: int = 0,
     ) -> None:
         if not 0 < tau <= 1:
             raise ValueError(
@@ -91,10 +100,16 @@ class SegmentScorer:
                 f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got "
                 f"{normalization!r}."
             )
+        if select not in SELECTIONS:
+            raise ValueError(
+                f"select must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}."
+            )
         self.tau = tau
         self.beta = beta
         self.normalization = normalization
         self.keep_ends = keep_ends
+        self.select = select
+        self.seed = seed
 
     def score(self, attribution: Attribution) -> SegmentScores:
         """Score one trace; warn (`UndecidedWarning`) if its error may change what is kept.
@@ -124,6 +139,8 @@ class SegmentScorer:
             )
         squares, _ = segment_sum(tokens.square(), spans)
         strength, consistency, important, kept = self._select(signed, absolute, spans)
+        if self.select == "random":
+            kept = self._random(attribution.encoded, int(important.sum()))
         effective_tokens = absolute**2 / squares.where(squares > 0, 1.0)
         scores = SegmentScores(strength, consistency, effective_tokens, important, kept)
         if (samples := attribution.segment_samples) is None:
@@ -173,10 +190,22 @@ class SegmentScorer:
         strength = strength / strength.sum(-1, keepdim=True).clamp_min(1e-300)
         consistency = signed.abs() / absolute.where(absolute > 0, 1.0)
         important = self._strongest(strength) & (consistency <= self.beta)
-        kept = important.clone()
+        return strength, consistency, important, self._with_ends(important)
+
+    def _with_ends(self, chosen: Tensor) -> Tensor:
+        kept = chosen.clone()
         if self.keep_ends:
             kept[..., [0, -1]] = True
-        return strength, consistency, important, kept
+        return kept
+
+    def _random(self, encoded: EncodedTrace, count: int) -> Tensor:
+        """So many segments, drawn without replacement, and the ends, bool ``[S]``."""
+        tokens = encoded.input_ids[: encoded.reasoning[1]].numpy().tobytes()
+        digest = hashlib.sha256(f"{self.seed} ".encode() + tokens).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        chosen = torch.zeros(len(encoded.segments), dtype=torch.bool)
+        chosen[torch.randperm(len(chosen), generator=generator)[:count]] = True
+        return self._with_ends(chosen)
 
     def _strongest(self, strength: Tensor) -> Tensor:
         """The fewest strongest segments that reach tau; among equals the earlier one first."""

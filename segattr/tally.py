@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segattr.dataset import reasoning_tokens
+from segattr.record import reasoning_tokens
 
 if TYPE_CHECKING:
     from segattr.runner import Outcome

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from segattr.dataset import reasoning_tokens
+from segattr.record import reasoning_tokens
 
 BAR = 20
 

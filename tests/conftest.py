@@ -18,7 +18,7 @@ if not torch.cuda.is_available():
 import transformers
 from torch import Tensor
 
-from segattr import EncodedTrace
+from segattr import EncodedTrace, FastIG, SegmentScorer, training_row
 from segattr.demo import load_demo, load_records
 from segattr.engine.decoder import FAMILIES
 
@@ -145,6 +145,25 @@ def trace() -> EncodedTrace:
 @pytest.fixture
 def model():
     return make_model("qwen2")
+
+
+@pytest.fixture(scope="session")
+def weighted_rows() -> list[dict]:
+    """4 rows of 20 to 23 tokens with loss on kept segments, weights between 0.25 and 2.25."""
+    ig = FastIG(make_model("qwen2"), rule="midpoint", steps=4)
+    scorer = SegmentScorer(tau=0.4, beta=1.0)
+    rows = []
+    for seed in range(4):
+        trace = make_trace(seed=seed)
+        row = training_row(trace, scorer.score(ig.attribute(trace)))
+        for column in row.values():  # different lengths, so there is padding
+            del column[20 + seed :]
+        row["loss_weights"] = [
+            on * (0.25 + (token % 9) / 4)
+            for on, token in zip(row["loss_weights"], row["input_ids"], strict=True)
+        ]
+        rows.append(row)
+    return rows
 
 
 @pytest.fixture(scope="session")

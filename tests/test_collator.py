@@ -1,4 +1,4 @@
-"""Padding, and what it refuses."""
+"""Padding and flattening, weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from segattr import LossMaskCollator
 ROWS = [
     {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8], "loss_weights": [0.0, 1.0, 0.0, 1.0]},
     {"input_ids": [9, 10], "labels": [-100, 10]},
+]
+SOFT = [
+    {"input_ids": [5, 6, 7, 8], "loss_weights": [9.0, 0.5, 0.0, 1.5]},
+    {"input_ids": [9, 10], "loss_weights": [0.0, 0.25]},
 ]
 
 
@@ -23,9 +27,43 @@ def test_pads_on_the_right():
 
 
 def test_pads_on_the_left_and_to_a_multiple():
-    batch = LossMaskCollator(3, padding_side="left", pad_to_multiple_of=3)(ROWS)
+    collate = LossMaskCollator(3, padding_side="left", pad_to_multiple_of=3, emit_weights=True)
+    batch = collate(ROWS)
     assert batch["input_ids"].tolist() == [[3, 3, 5, 6, 7, 8], [3, 3, 3, 3, 9, 10]]
     assert batch["attention_mask"].tolist()[1] == [0, 0, 0, 0, 1, 1]
+    assert batch["labels"].tolist()[1] == [-100, -100, -100, -100, -100, 10]
+    assert batch["loss_weights"].tolist() == [[0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 0, 1]]
+
+
+def test_flattens_documents_that_are_told_apart_by_positions():
+    batch = LossMaskCollator(0, flatten=True, emit_weights=True)(SOFT)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
+    assert batch["labels"].tolist() == [[-100, 6, -100, 8, -100, 10]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert batch["loss_weights"].tolist() == [[0.0, 0.5, 0.0, 1.5, 0.0, 0.25]]
+    for side in "qk":
+        assert batch[f"cu_seq_lens_{side}"].tolist() == [0, 4, 6]
+        assert batch[f"cu_seq_lens_{side}"].dtype == torch.int32
+        assert batch[f"max_length_{side}"] == 4
+    assert batch["use_cache"] is False
+    assert "attention_mask" not in batch
+
+
+def test_a_flattened_batch_is_padded_by_a_document_of_its_own():
+    batch = LossMaskCollator(3, flatten=True, pad_to_multiple_of=5)(ROWS)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 3, 3, 3, 3]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0, 1, 2, 3]]
+    assert batch["labels"][0, 6:].tolist() == [-100] * 4
+    assert batch["cu_seq_lens_q"].tolist() == [0, 4, 6, 10]
+
+
+def test_packed_rows_are_taken_apart():
+    row = {"input_ids": [5, 6, 7, 8, 9], "labels": [5, 6, 7, 8, 9], "seq_lengths": [2, 3]}
+    batch = LossMaskCollator(0, flatten=True)([row, ROWS[1]])
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2, 0, 1]]
+    assert batch["labels"].tolist() == [[-100, 6, -100, 8, 9, -100, 10]]
+    with pytest.raises(ValueError, match=r"row 0 must hold one document .*, got 2.*flatten=True"):
+        LossMaskCollator(0)([row])
 
 
 def test_masks_stand_in_for_labels():
@@ -33,18 +71,106 @@ def test_masks_stand_in_for_labels():
     assert LossMaskCollator(0)([row])["labels"].tolist() == [[-100, -100, 7]]
 
 
+def test_labels_win_over_assistant_masks_and_meet_weights():
+    row = {"input_ids": [4, 5, 6, 7], "labels": [4, 5, -100, 7], "assistant_masks": [0, 0, 1, 1]}
+    collate = LossMaskCollator(0, emit_weights=True)
+    assert collate([row])["labels"].tolist() == [[-100, 5, -100, 7]]
+    batch = collate([{**row, "loss_mask": [1, 0, 1, 2.5]}])
+    assert batch["labels"].tolist() == [[-100, -100, -100, 7]]
+    assert batch["loss_weights"].tolist() == [[0, 0, 0, 2.5]]
+
+
+def test_other_columns_are_left_alone():
+    extra = {"text": "...", "segments": [{"kept": True}], "id": None, "spans": [[1], [2, 3]]}
+    plain, with_extra = (
+        LossMaskCollator(0)(rows) for rows in (ROWS, [{**r, **extra} for r in ROWS])
+    )
+    assert plain.keys() == with_extra.keys()
+    assert all(torch.equal(plain[name], with_extra[name]) for name in plain)
+
+
 def test_rows_may_be_tensors():
     row = {name: torch.tensor(ROWS[0][name]) for name in ("input_ids", "labels")}
     assert LossMaskCollator(0)([row])["labels"].tolist() == [[-100, 6, -100, 8]]
 
 
+def test_rows_are_not_changed():
+    row = {"input_ids": torch.tensor([5, 6]), "loss_weights": torch.tensor([1.0, 1.0]).double()}
+    LossMaskCollator(0)([row])
+    assert row["loss_weights"].tolist() == [1, 1]
+
+
+def test_a_mask_has_a_threshold():
+    collate = LossMaskCollator(0, mode="mask", threshold=0.5, emit_weights=True)
+    batch = collate(SOFT[:1])
+    assert batch["labels"].tolist() == [[-100, -100, -100, 8]]
+    assert batch["loss_weights"].tolist() == [[0, 0, 0, 1]]
+
+
+def test_mean_1_is_per_document():
+    row = {
+        "input_ids": [1, 2, 3, 4, 5, 6],
+        "loss_weights": [1.0, 1.0, 3.0, 1.0, 4.0, 0.0],
+        "seq_lengths": [3, 3],
+    }
+    collate = LossMaskCollator(0, flatten=True, emit_weights=True, normalize="mean1")
+    assert collate([row])["loss_weights"].tolist() == [[0, 0.5, 1.5, 0, 1, 0]]
+
+
+def test_bernoulli_keeps_a_label_with_its_weight_as_probability():
+    rows = [{"input_ids": [7] * 4001, "loss_weights": [0.0] + [0.25] * 2000 + [1.0] * 2000}]
+    torch.manual_seed(0)
+    labels = LossMaskCollator(0, mode="bernoulli")(rows)["labels"][0]
+    assert (labels[2001:] == 7).all()
+    # 2,000 draws of probability 1/4 have a standard deviation of 19.
+    assert (labels[:2001] == 7).sum().item() == pytest.approx(500, abs=80)
+
+
+def test_bernoulli_never_draws_a_batch_without_loss():
+    rows = [{"input_ids": [7, 8], "loss_weights": [0.0, 0.1]}] * 2
+    collate = LossMaskCollator(0, mode="bernoulli")
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert (collate(rows)["labels"] != -100).any()
+
+
+def test_rows_without_loss_can_be_skipped():
+    empty = {"input_ids": [5, 6, 7, 8, 9], "labels": [5, -100, -100, -100, -100]}
+    batch = LossMaskCollator(0, on_empty="skip")([empty, *ROWS])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [9, 10, 0, 0]]
+    with pytest.raises(ValueError, match="at least one row, got 2 without any token"):
+        LossMaskCollator(0, on_empty="skip")([empty, empty])
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"input_ids": [5, 6]}, "row 1 must have labels or assistant_masks, got input_ids"),
+        ({"input_ids": [5, 6]}, r"row 1 must have labels or weights .*, got input_ids"),
         ({"input_ids": [5, 6], "labels": [6]}, "labels as long as its 2 input_ids, got 1"),
+        (
+            {"input_ids": [5, 6], "labels": [-100, 6], "loss_weights": [0, 1, 1]},
+            "loss_weights as long as its 2 input_ids, got 3",
+        ),
+        (
+            {"input_ids": [5, 6], "labels": [-100, 6], "seq_lengths": [1, 2]},
+            "seq_lengths that sum to a row as long as its 2 input_ids, got 3",
+        ),
+        (
+            {"input_ids": [5, 6], "labels": [6, -100]},
+            "labels that are the input_ids or -100, got 6",
+        ),
         ({"input_ids": [5, 6], "labels": [5, -100]}, "row 1 keeps no token: its loss would be 0/0"),
         ({"input_ids": [5, 6], "assistant_masks": [0, 0]}, "row 1 keeps no token"),
+        (
+            {"input_ids": [5, 6], "loss_weights": [0, -1.0]},
+            r"loss_weights of at least 0 and finite, got -1\.0 at token 1",
+        ),
+        ({"input_ids": [5, 6], "loss_weights": [0, float("nan")]}, "got nan at token 1"),
+        ({"input_ids": [5, 6], "loss_weights": [0, float("inf")]}, "got inf at token 1"),
+        (
+            {"input_ids": [5, 6], "loss_weights": [0, 0.5]},
+            "row 1 has weights that are neither 0 nor 1.*emit_weights=True",
+        ),
     ],
 )
 def test_bad_rows_are_named(row, message):
@@ -52,14 +178,28 @@ def test_bad_rows_are_named(row, message):
         LossMaskCollator(0)([ROWS[0], row])
 
 
+def test_weights_above_1_cannot_be_drawn():
+    with pytest.raises(
+        ValueError, match=r"row 0 must have weights of at most 1 to be drawn, got 1.5"
+    ):
+        LossMaskCollator(0, mode="bernoulli")(SOFT)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"pad_token_id": None}, "must be a token id, got None"),
-        ({"pad_token_id": 0, "padding_side": "top"}, "'right' or 'left', got 'top'"),
-        ({"pad_token_id": 0, "pad_to_multiple_of": 0}, "at least 1, got 0"),
+        ({"padding_side": "top"}, "'right', 'left', got 'top'"),
+        ({"pad_to_multiple_of": 0}, "at least 1, got 0"),
+        ({"mode": "soft"}, "'weight', 'mask', 'bernoulli', got 'soft'"),
+        ({"threshold": -0.1}, "at least 0, got -0.1"),
+        ({"threshold": float("nan")}, "at least 0, got nan"),
+        ({"normalize": "sum1"}, "None, 'mean1', got 'sum1'"),
+        ({"normalize": "mean1"}, "needs emit_weights=True and mode='weight', got"),
+        ({"on_empty": "drop"}, "'error', 'skip', got 'drop'"),
+        ({"flatten": True, "padding_side": "left"}, "'right' with flatten=True, got 'left'"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        LossMaskCollator(**settings)
+        LossMaskCollator(**{"pad_token_id": 0, **settings})

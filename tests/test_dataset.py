@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from segattr import Trace
-from segattr.dataset import RECORD_KEYS, BadLine, ScoredWriter, read_scored, read_traces
+from segattr.dataset import BadLine, ScoredWriter, read_scored, read_traces
+from segattr.record import RECORD_KEYS
 
 GOOD = {"id": "a", "question": "q", "reasoning": "r", "answer": "1"}
 RECORD = {"id": "a", **dict.fromkeys(sorted(RECORD_KEYS - {"id"})), "settings": {"tau": 0.7}}

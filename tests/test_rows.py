@@ -58,3 +58,60 @@ def test_nothing_is_truncated():
     assert len(training_row(ENCODED, scores(True, True, True), max_length=11)["input_ids"]) == 11
     with pytest.raises(TraceTooLongError, match="max_length = 9 tokens, got 11, 2 too many"):
         training_row(ENCODED, scores(True, True, True), max_length=9)
+
+
+def test_text_of_dropped_segments_can_be_removed():
+    """Pruned SFT: what is left is trained in full."""
+    row = training_row(ENCODED, scores(True, False, True), prune=True)
+    assert row["input_ids"] == [20, 21, 22, 23, 24, 26, 27, 28, 7, 8]
+    assert row["labels"] == [-100, -100, -100, 23, 24, 26, 27, 28, 7, 8]
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0, 2], [0.5, 0.5, 0, 2, 2, 2]])
+def test_weights_of_segments_or_of_tokens(weights):
+    row = training_row(ENCODED, weights=weights)
+    assert row["loss_weights"] == [0, 0, 0, 0.5, 0.5, 0, 2, 2, 2, 1, 1]
+    assert row["labels"] == [-100, -100, -100, 23, 24, -100, 26, 27, 28, 7, 8]
+    assert row["assistant_masks"] == [0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1]
+
+
+def test_weights_come_before_scores():
+    row = training_row(ENCODED, scores(True, True, True), weights=torch.tensor([0.0, 0.0, 1.0]))
+    assert row["assistant_masks"] == [0] * 6 + [1] * 5
+
+
+def test_pruning_with_weights_keeps_them():
+    row = training_row(ENCODED, weights=[0.0, 3.0, 0.5], prune=True)
+    assert row["input_ids"] == [20, 21, 22, 25, 26, 27, 28, 7, 8]
+    assert row["loss_weights"] == [0, 0, 0, 3, 0.5, 0.5, 0.5, 1, 1]
+
+
+def test_a_long_row_is_cut_between_segments_and_loses_its_end():
+    """11 tokens: prompt 3, segments 2 + 1 + 3, response 2."""
+    for limit, length in ((11, 11), (10, 9), (9, 9), (8, 6), (6, 6), (5, 5)):
+        row = training_row(ENCODED, scores(True, True, True), max_length=limit, too_long="cut")
+        assert (
+            row["input_ids"]
+            == training_row(ENCODED, scores(True, True, True))["input_ids"][:length]
+        )
+        assert len(row["labels"]) == len(row["loss_weights"]) == length
+    with pytest.raises(TraceTooLongError, match="Prompt and first segment alone have 5"):
+        training_row(ENCODED, scores(True, True, True), max_length=4, too_long="cut")
+    with pytest.raises(ValueError, match="keep at least one token, got none"):
+        training_row(ENCODED, scores(False, False, True), max_length=6, too_long="cut")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "must get scores or weights, got neither"),
+        ({"weights": [1.0, 1.0]}, r"3 segments or 6 reasoning tokens each, got shape \[2\]"),
+        ({"weights": [1.0, -0.5, 0]}, r"at least 0 and finite, got -0\.5 at 1"),
+        ({"weights": [1.0, 0, float("nan")]}, "got nan at 2"),
+        ({"weights": [1, 0, 0, 0, 0, 0.0], "prune": True}, "weights that differ within one"),
+        ({"weights": [1, 1, 1], "too_long": "truncate"}, "'error', 'cut', got 'truncate'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        training_row(ENCODED, **options)

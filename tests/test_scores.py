@@ -218,3 +218,53 @@ def test_agreement_of_sets():
     assert jaccard(flags(0, 1), flags(1, 2)) == pytest.approx(1 / 3)
     assert jaccard(flags(), flags()) == 1
     assert jaccard(flags(), flags(3)) == 0
+
+
+def test_high_strength_is_a_beta_of_1():
+    """The paper's variant without the consistency filter."""
+    found = attribution([3.0], [1.0, -1.0], [0.5])
+    filtered, strong = (SegmentScorer(tau=0.6, beta=b, keep_ends=False) for b in (0.8, 1.0))
+    assert filtered.score(found).kept.tolist() == [False, False, False]
+    assert strong.score(found).kept.tolist() == [True, False, False]
+
+
+def many(seed: int, segments: int = 40):
+    tokens = torch.randn(segments, generator=torch.Generator().manual_seed(seed))
+    return attribution(*[[token] for token in tokens.tolist()])
+
+
+def test_random_segments_are_as_many_and_depend_on_the_seed_and_the_trace():
+    scorer = {s: SegmentScorer(beta=1.0, keep_ends=False, select="random", seed=s) for s in (0, 1)}
+    found = many(0)
+    scores = scorer[0].score(found)
+    paper = SegmentScorer(beta=1.0, keep_ends=False).score(found)
+    assert torch.equal(scores.important, paper.important)
+    assert scores.kept.sum() == paper.important.sum()
+    assert torch.equal(scores.kept, scorer[0].score(found).kept)
+    assert not torch.equal(scores.kept, paper.kept)
+    assert not torch.equal(scores.kept, scorer[1].score(found).kept)
+
+
+def test_random_segments_are_drawn_evenly():
+    counts = torch.zeros(40)
+    number = 0
+    found = many(0)
+    for seed in range(400):
+        scorer = SegmentScorer(beta=1.0, keep_ends=False, select="random", seed=seed)
+        kept = scorer.score(found).kept
+        number = int(kept.sum())
+        counts += kept
+    expected = 400 * number / 40
+    deviation = (400 * (number / 40) * (1 - number / 40)) ** 0.5
+    assert ((counts - expected).abs() < 4.5 * deviation).all()
+
+
+def test_random_segments_keep_the_ends():
+    kept = SegmentScorer(beta=1.0, select="random").score(many(0)).kept
+    assert kept[0]
+    assert kept[-1]
+
+
+def test_an_unknown_selection_is_refused():
+    with pytest.raises(ValueError, match="'important', 'random', got 'best'"):
+        SegmentScorer(select="best")

@@ -1,0 +1,80 @@
+"""Loss weights other than the paper's mask: strong segments count more, or the top tokens alone.
+
+Both go to ``training_row(encoded, weights=...)``. Axes: ``S`` segments, ``N`` reasoning tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from segattr.attribution import Attribution
+from segattr.scores import SegmentScores
+
+
+def strength_weights(
+    scores: SegmentScores, *, temperature: float = 1.0, bounds: tuple[float, float] = (0.25, 4.0)
+) -> Tensor:
+    """Return soft weights that grow with a segment's strength (AIR's step weighting).
+
+    Equal to ``clip(S * softmax(z / temperature), *bounds)`` with z the standardised strength: 1 for
+    every segment of a trace whose segments are all as strong. No segment is dropped; multiply by
+    ``scores.kept`` to weight the kept ones only.
+
+    Args:
+        scores: The scores of one trace.
+        temperature: Above 1 flattens the weights, below 1 sharpens them.
+        bounds: Lowest and highest weight; the lowest is above 0.
+
+    Returns:
+        float64 ``[S]``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be above 0, got {temperature}.")
+    lowest, highest = bounds
+    if not 0 < lowest <= 1 <= highest:
+        raise ValueError(f"bounds must be 0 < lowest <= 1 <= highest, got {bounds}.")
+    strength = scores.strength.double()
+    spread = strength.std(correction=0)
+    centred = strength - strength.mean()
+    # Equal strengths differ by rounding alone, which must not be blown up to a spread of 1.
+    standard = centred / spread if spread > 1e-12 else torch.zeros_like(centred)
+    return (len(strength) * (standard / temperature).softmax(0)).clamp(lowest, highest)
+
+
+def top_tokens(
+    attribution: Attribution, share: float = 0.45, *, signed: bool = False, keep_ends: bool = True
+) -> Tensor:
+    """Return 1 for the reasoning tokens of the highest attribution, 0 for the others.
+
+    The paper's token-level baselines: the mask ignores segments, the text stays as it is.
+
+    Args:
+        attribution: The attribution of one trace.
+        share: Share of the reasoning tokens to choose, in (0, 1]; rounded up.
+        signed: Rank by the attribution itself, not by its absolute value.
+        keep_ends: Also choose all of the first and the last segment.
+
+    Returns:
+        float64 ``[N]``. Among equals the earlier token is chosen.
+
+    Raises:
+        ValueError: If the share is out of range.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}. It is a share of the tokens.")
+    start, stop = attribution.encoded.reasoning
+    values = attribution.token_scores[start:stop].double()
+    order = (values if signed else values.abs()).argsort(descending=True, stable=True)
+    chosen = torch.zeros(stop - start, dtype=torch.float64)
+    # 1e-9: 0.45 * 100 is above 45 by rounding.
+    chosen[order[: math.ceil(share * (stop - start) - 1e-9)]] = 1
+    if keep_ends:
+        for a, b in (attribution.encoded.segments[0], attribution.encoded.segments[-1]):
+            chosen[a - start : b - start] = 1
+    return chosen

@@ -1,0 +1,267 @@
+"""Masks and token weights in real trainers, against a weighted cross-entropy written by hand.
+
+SFTTrainer runs where TRL is installed: ``make test-trainers``, with three versions of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+
+import pytest
+import torch
+from conftest import make_model
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from segattr import LossMaskCollator, TokenWeightMixin
+from segattr.trainers import weighted_cross_entropy
+
+ROWS = 4  # of weighted_rows
+HAS_TRL = importlib.util.find_spec("trl") is not None
+LIBRARIES = ["transformers"] + ["trl"] * HAS_TRL
+needs_trl = pytest.mark.skipif(not HAS_TRL, reason="needs TRL: make test-trainers")
+
+pytestmark = pytest.mark.filterwarnings("default")  # what trainers warn of is not ours
+
+
+class WeightedTrainer(TokenWeightMixin, Trainer):
+    pass
+
+
+def masked(rows):
+    """The same rows as masks: every weight above 0 is 1."""
+    return [{**row, "loss_weights": [float(w > 0) for w in row["loss_weights"]]} for row in rows]
+
+
+def mean_by_hand(model, rows) -> Tensor:
+    """Weighted mean over the tokens of all rows, one row at a time, no padding."""
+    total, weight = 0.0, 0.0
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        logprobs = model(ids, use_cache=False).logits[0].double().log_softmax(-1)
+        for position, w in enumerate(row["loss_weights"]):
+            total = total - w * logprobs[position - 1, row["input_ids"][position]]
+            weight += w
+    return total / weight
+
+
+def adapted(model):
+    """With LoRA, whose B matrices are not 0, so that all of it has a gradient."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    return get_peft_model(model, config).double()
+
+
+def packed(rows, length: int = 64):
+    import datasets
+    import trl
+
+    keep = ("input_ids", "labels", "loss_weights")
+    data = datasets.Dataset.from_list([{name: row[name] for name in keep} for row in rows])
+    return trl.pack_dataset(data, length, "bfd")
+
+
+def one_step(model, rows, collator, folder, batch, accumulation, library, weighted, **options):
+    """With plain SGD at rate 1, one step subtracts exactly the gradient; return loss, gradients."""
+    settings = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+        "max_steps": 1,
+        "max_grad_norm": 0.0,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": weighted,  # the mixin keeps the columns that are needed
+        **options,
+    }
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    shared = {
+        "train_dataset": rows,
+        "data_collator": collator,
+        "optimizers": (optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)),
+    }
+    if library == "trl":
+        trainer = sft_trainer(model, settings, shared, weighted)
+    else:
+        kind = WeightedTrainer if weighted else Trainer
+        trainer = kind(model, TrainingArguments(**settings), **shared)
+    loss = trainer.train().training_loss
+    return loss, [old - new.detach() for old, new in zip(before, parameters, strict=True)]
+
+
+def sft_trainer(model, settings, shared, weighted):
+    import datasets
+    import trl
+
+    class WeightedSFT(TokenWeightMixin, trl.SFTTrainer):
+        pass
+
+    data = shared["train_dataset"]
+    shared["train_dataset"] = (
+        data if hasattr(data, "column_names") else (datasets.Dataset.from_list(data))
+    )
+    arguments = trl.SFTConfig(
+        bf16=False,
+        **{"gradient_checkpointing": False, **settings},
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    kind = WeightedSFT if weighted else trl.SFTTrainer
+    return kind(model, arguments, processing_class=tiny_tokenizer(), **shared)
+
+
+def tiny_tokenizer():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"<{number}>": number for number in range(96)}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<1>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<0>", eos_token="<1>")
+
+
+def assert_gradients_equal(got, expected):
+    scale = max(gradient.abs().max() for gradient in expected)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert (mine - theirs).abs().max() <= 1e-6 * scale
+
+
+LAYOUTS = ["padded", "padding-free"] + ["packed"] * HAS_TRL
+OPTIONS = {
+    "plain": {},
+    "lora": {},
+    "checkpointing": {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    },
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("weighted", [True, False], ids=["weights", "mask"])
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_loss_and_gradient_equal_those_by_hand(
+    weighted_rows, tmp_path, library, layout, option, weighted, accumulation
+):
+    rows = weighted_rows if weighted else masked(weighted_rows)
+    model = make_model("qwen2")
+    model = adapted(model) if option == "lora" else model
+    by_hand = mean_by_hand(model, rows)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(by_hand, trained)
+    data = packed(rows) if layout == "packed" else rows
+    accumulation = min(accumulation, len(data))
+    collator = LossMaskCollator(0, flatten=layout != "padded", emit_weights=weighted)
+    loss, got = one_step(
+        model,
+        data,
+        collator,
+        tmp_path,
+        len(data) // accumulation,
+        accumulation,
+        library,
+        weighted,
+        **OPTIONS[option],
+    )
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
+def test_without_accumulated_counts_a_batch_is_its_own_mean(weighted_rows):
+    """As in evaluation, where a trainer passes no num_items_in_batch."""
+    model = make_model("qwen2")
+    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    weights, labels = batch.pop("loss_weights"), batch.pop("labels")
+    logits = model(**batch, use_cache=False).logits
+    loss = weighted_cross_entropy(logits, labels, weights) / weights.sum()
+    assert loss.item() == pytest.approx(mean_by_hand(model, weighted_rows).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_evaluation_is_weighted_too(weighted_rows, tmp_path, library):
+    model = make_model("qwen2")
+    settings = {
+        "output_dir": str(tmp_path),
+        "per_device_eval_batch_size": ROWS,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    shared = {
+        "train_dataset": weighted_rows,
+        "data_collator": LossMaskCollator(0, emit_weights=True),
+    }
+    if library == "trl":
+        trainer = sft_trainer(model, settings, shared, weighted=True)
+    else:
+        trainer = WeightedTrainer(model, TrainingArguments(**settings), **shared)
+    loss = trainer.evaluate(shared["train_dataset"])["eval_loss"]
+    assert loss == pytest.approx(mean_by_hand(model, weighted_rows).item(), rel=1e-6)
+
+
+def test_experts_keep_their_load_balancing_loss(weighted_rows, tmp_path):
+    model = make_model("mixtral", output_router_logits=True, router_aux_loss_coef=0.5)
+    even = masked(weighted_rows)
+    stock = copy.deepcopy(model)
+    expected, gradients = one_step(
+        stock, even, LossMaskCollator(0), tmp_path, ROWS, 1, "transformers", weighted=False
+    )
+    collator = LossMaskCollator(0, emit_weights=True)
+    loss, got = one_step(model, even, collator, tmp_path, ROWS, 1, "transformers", weighted=True)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert_gradients_equal(got, gradients)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "got label_smoothing_factor, which drops them"),
+        ({"compute_loss_func": lambda *_, **__: None}, "got compute_loss_func, which"),
+    ],
+)
+def test_settings_that_drop_weights_are_refused(weighted_rows, tmp_path, change, message):
+    model = make_model("qwen2")
+    compute_loss_func = change.pop("compute_loss_func", None)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True, **change
+    )
+    trainer = WeightedTrainer(model, arguments, compute_loss_func=compute_loss_func)
+    with pytest.raises(ValueError, match=message):
+        trainer.compute_loss(model, LossMaskCollator(0, emit_weights=True)(weighted_rows))
+
+
+def test_a_batch_without_weights_is_trained_as_ever(weighted_rows, tmp_path):
+    model = make_model("qwen2")
+    by_hand = mean_by_hand(model, masked(weighted_rows))
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    _, got = one_step(
+        model,
+        masked(weighted_rows),
+        LossMaskCollator(0),
+        tmp_path,
+        ROWS,
+        1,
+        "transformers",
+        weighted=True,
+    )
+    assert_gradients_equal(got, expected)
+
+
+def test_everything_kept_is_plain_fine_tuning(weighted_rows):
+    model = make_model("qwen2")
+    plain = [
+        {"input_ids": row["input_ids"], "labels": list(row["input_ids"])} for row in weighted_rows
+    ]
+    full = [{**row, "labels": [-100, *row["labels"][1:]]} for row in plain]
+    masked_loss, stock = (
+        model(**LossMaskCollator(0)(batch), use_cache=False).loss for batch in (full, plain)
+    )
+    assert masked_loss.item() == stock.item()
