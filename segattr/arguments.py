@@ -8,24 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from segattr import __version__
-from segattr.engine import ENGINES
-from segattr.ops import BACKENDS
-from segattr.quadrature import RULES
-from segattr.refinement import MAX_EVALUATIONS
-from segattr.segments import PRESETS
-from segattr.trace import FIELDS
+from segattr.argument_groups import (
+    add_input,
+    add_machine,
+    add_method,
+    add_path,
+    add_selection,
+    add_text,
+)
+from segattr.export import TRAINERS
+from segattr.variants import SELECTIONS, WEIGHTS
 
-DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 Command = Callable[[argparse.Namespace], int]
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, _, key = text.partition("=")
-    if name not in FIELDS or not key:
-        raise argparse.ArgumentTypeError(
-            f"must be FIELD=NAME with FIELD one of {', '.join(FIELDS)}, got {text!r}"
-        )
-    return name, key
 
 
 def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -37,7 +31,13 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"segattr {__version__}")
     places = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adds = {"score": _add_score, "calibrate": _add_calibrate, "show": _add_show, "demo": _add_demo}
+    adds = {
+        "score": _add_score,
+        "show": _add_show,
+        "export": _add_export,
+        "calibrate": _add_calibrate,
+        "demo": _add_demo,
+    }
     for name, add in adds.items():
         add(places).set_defaults(run=commands[name])
     return parser
@@ -55,7 +55,7 @@ def _add_score(commands: Any) -> argparse.ArgumentParser:
         "written), 2 nothing could be done, 130 interrupted. An interrupted run goes on with "
         "--resume.",
     )
-    _add_input(command)
+    add_input(command)
     command.add_argument(
         "--out", type=Path, required=True, metavar="OUT.jsonl", help="file to write"
     )
@@ -71,10 +71,10 @@ def _add_score(commands: Any) -> argparse.ArgumentParser:
         "--resume", action="store_true", help="continue OUT, leaving out the traces it holds"
     )
     exists.add_argument("--overwrite", action="store_true", help="replace OUT")
-    _add_method(command.add_argument_group("attribution"))
-    _add_selection(command.add_argument_group("segments and selection"))
-    _add_text(command.add_argument_group("text"))
-    _add_machine(command.add_argument_group("model and machine"))
+    add_method(command.add_argument_group("attribution"))
+    add_selection(command.add_argument_group("segments and selection"))
+    add_text(command.add_argument_group("text"))
+    add_machine(command.add_argument_group("model and machine"))
     return command
 
 
@@ -85,7 +85,7 @@ def _add_calibrate(commands: Any) -> argparse.ArgumentParser:
         description="Fit path points and weights to a model, for score --rule. What is printed "
         "about held-out traces says whether that pays. Takes 65 to 257 evaluations a trace.",
     )
-    _add_input(command)
+    add_input(command)
     command.add_argument(
         "--out", type=Path, required=True, metavar="RULE.json", help="file to write"
     )
@@ -99,174 +99,11 @@ def _add_calibrate(commands: Any) -> argparse.ArgumentParser:
         metavar="N",
         help="traces to use, the first of the file; the last quarter of them judges (%(default)s)",
     )
-    _add_path(command.add_argument_group("attribution"))
-    _add_selection(command.add_argument_group("segments and selection"))
-    _add_text(command.add_argument_group("text"))
-    _add_machine(command.add_argument_group("model and machine"))
+    add_path(command.add_argument_group("attribution"))
+    add_selection(command.add_argument_group("segments and selection"))
+    add_text(command.add_argument_group("text"))
+    add_machine(command.add_argument_group("model and machine"))
     return command
-
-
-def _add_input(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "traces",
-        type=Path,
-        metavar="TRACES.jsonl",
-        help="one JSON object a line: question, reasoning, answer",
-    )
-    command.add_argument(
-        "--model", required=True, help="folder or hub name of a causal LM with its tokenizer"
-    )
-    command.add_argument("--tokenizer", help="folder or hub name of another tokenizer")
-
-
-def _rule(text: str) -> str:
-    if text not in ("auto", *RULES) and not text.endswith(".json"):
-        raise argparse.ArgumentTypeError(
-            f"must be auto, {', '.join(RULES)} or a file RULE.json, got {text!r}"
-        )
-    return text
-
-
-def _add_method(group: Any) -> None:
-    group.add_argument(
-        "--rule",
-        type=_rule,
-        default="auto",
-        metavar="RULE",
-        help="where gradients are evaluated: auto (more points where it matters, until the kept "
-        f"segments are certain), {', '.join(RULES)}, or a RULE.json of calibrate (%(default)s)",
-    )
-    group.add_argument(
-        "--steps",
-        type=int,
-        metavar="K",
-        help="gradient evaluations per trace of a rule by name, but auto (50)",
-    )
-    group.add_argument(
-        "--max-evaluations",
-        type=int,
-        metavar="K",
-        help=f"most gradient evaluations of auto per trace ({MAX_EVALUATIONS})",
-    )
-    group.add_argument(
-        "--tolerance",
-        type=float,
-        metavar="X",
-        help="auto also stops where no strength or consistency is off by more, by its estimate",
-    )
-    _add_path(group)
-
-
-def _add_path(group: Any) -> None:
-    group.add_argument(
-        "--baseline",
-        default="pad",
-        help="where the path starts: pad, zero, mean or a token id (%(default)s)",
-    )
-    group.add_argument(
-        "--scope",
-        choices=["all", "reasoning"],
-        default="all",
-        metavar="SCOPE",
-        help="what moves along the path: all tokens, as in the paper, or the reasoning only, "
-        "which is recommended (%(default)s)",
-    )
-
-
-def _add_selection(group: Any) -> None:
-    group.add_argument(
-        "--keywords",
-        default="paper",
-        help=f"where segments start: {', '.join(PRESETS)}, or a file with one keyword a line, "
-        "\\n written out (%(default)s)",
-    )
-    group.add_argument(
-        "--tau",
-        type=float,
-        default=0.7,
-        help="share of the strength that important segments reach (%(default)s)",
-    )
-    group.add_argument(
-        "--beta",
-        type=float,
-        default=0.8,
-        help="highest direction consistency of an important segment (%(default)s)",
-    )
-
-
-def _add_text(group: Any) -> None:
-    group.add_argument(
-        "--field",
-        type=_field,
-        action="append",
-        default=[],
-        metavar="FIELD=NAME",
-        help="your name for a field, such as reasoning=cot",
-    )
-    group.add_argument(
-        "--opening",
-        default="",
-        metavar="TEXT",
-        help="text before the reasoning, such as '<think>\\n'",
-    )
-    group.add_argument(
-        "--instruction", default="", metavar="TEXT", help="text appended to every question"
-    )
-    group.add_argument(
-        "--prompt-template",
-        metavar="TEXT",
-        help="prompt for a tokenizer without a chat template, such as '{question}\\n'",
-    )
-    group.add_argument(
-        "--strip-final-answer",
-        action="store_true",
-        help="leave the trace's own final answer out of the attributed text",
-    )
-    group.add_argument(
-        "--max-length", type=int, metavar="T", help="most tokens of a trace, if below the context"
-    )
-
-
-def _add_machine(group: Any) -> None:
-    group.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="auto",
-        metavar="DTYPE",
-        help=f"of the weights: {', '.join(DTYPES)}; auto: as stored (%(default)s)",
-    )
-    group.add_argument(
-        "--device", help="such as cuda:1, cpu, or sharded (over all GPUs); a GPU if there is one"
-    )
-    group.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="auto",
-        metavar="ENGINE",
-        help=f"what computes the gradients: {', '.join(ENGINES)}; auto: fused for Llama, Qwen2, "
-        "Qwen3 and Mistral (%(default)s)",
-    )
-    group.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        metavar="BACKEND",
-        help=f"of the ops: {', '.join(BACKENDS)}; auto: Triton on a GPU (%(default)s)",
-    )
-    group.add_argument(
-        "--max-memory", type=float, metavar="GIB", help="memory to use beyond the weights"
-    )
-    group.add_argument(
-        "--attn-implementation",
-        metavar="NAME",
-        help="as in transformers, such as sdpa or flash_attention_2",
-    )
-    group.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that comes with the model"
-    )
-    group.add_argument(
-        "--unsafe-weights", action="store_true", help="also load weights that are no safetensors"
-    )
 
 
 def _add_show(commands: Any) -> argparse.ArgumentParser:
@@ -282,6 +119,87 @@ def _add_show(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("--id", help="which trace; default: the first")
     return command
+
+
+def _add_export(commands: Any) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "export",
+        help="write scored traces in the format of a trainer",
+        usage="segattr export SCORED.jsonl --to TRAINER --out DIR [options]",
+        description="Write the training rows of a scored file in the format of a trainer, with a "
+        "README.md that says how to use them. Other selections need no new attribution.",
+        epilog="Exit codes: 0 all exported, 1 some traces left out (named on stderr), 2 nothing "
+        "could be done.",
+    )
+    command.add_argument(
+        "scored", type=Path, metavar="SCORED.jsonl", help="a file written by segattr score"
+    )
+    command.add_argument(
+        "--to",
+        required=True,
+        choices=TRAINERS,
+        metavar="TRAINER",
+        help=", ".join(TRAINERS),
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    command.add_argument(
+        "--tokenizer",
+        metavar="TOKENIZER",
+        help="of the model to train, for axolotl-text and ms-swift; default: the one scored with",
+    )
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with the tokenizer"
+    )
+    _add_variant(command.add_argument_group("what carries loss"))
+    length = command.add_argument_group("length")
+    length.add_argument("--max-length", type=int, metavar="T", help="most tokens of a row")
+    length.add_argument(
+        "--too-long",
+        choices=["error", "skip", "cut"],
+        default="error",
+        metavar="POLICY",
+        help="a longer row is an error, a skip, or cut: its last segments, as wholes, and the "
+        "response are left out (%(default)s)",
+    )
+    return command
+
+
+def _add_variant(group: Any) -> None:
+    group.add_argument(
+        "--select",
+        choices=SELECTIONS,
+        default="scored",
+        metavar="SELECTION",
+        help="; ".join(f"{name}: {what}" for name, what in SELECTIONS.items()).replace("%", "%%")
+        + " (%(default)s)",
+    )
+    group.add_argument("--tau", type=float, help="for important, high-strength, random; as scored")
+    group.add_argument("--beta", type=float, help="for important and random; as scored")
+    group.add_argument(
+        "--share",
+        type=float,
+        default=0.45,
+        help="of the reasoning tokens, for selections of tokens (%(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of random (%(default)s)")
+    group.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default="mask",
+        metavar="WEIGHTS",
+        help="mask: 1 where there is loss; strength: more for stronger segments, for trainers that "
+        "read weights (%(default)s)",
+    )
+    group.add_argument(
+        "--prune", action="store_true", help="remove what carries no loss from the text"
+    )
+    group.add_argument(
+        "--no-response",
+        dest="train_response",
+        action="store_false",
+        help="no loss on what follows the reasoning",
+    )
 
 
 def _add_demo(commands: Any) -> argparse.ArgumentParser:

@@ -1,13 +1,15 @@
-"""The ``segattr`` command: score traces, calibrate a rule, show a scored trace, run the demo."""
+"""The ``segattr`` command: score traces, show and export what came out, calibrate a rule, demo."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -21,7 +23,15 @@ from rich.progress import (
 )
 
 from segattr.arguments import build_parser
-from segattr.options import UserError, encoding_of, load_ig, method_of, settings_of
+from segattr.options import (
+    UserError,
+    encoding_of,
+    load_ig,
+    load_tokenizer,
+    method_of,
+    settings_of,
+    variant_of,
+)
 from segattr.tally import Tally
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without block characters
@@ -167,6 +178,48 @@ def show(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """``segattr export``: write scored traces in the format of a trainer."""
+    from segattr.dataset import read_scored
+    from segattr.export import TRAINERS
+    from segattr.export import export as write
+
+    try:
+        variant = variant_of(arguments)
+        records = read_scored(arguments.scored)
+        first = next(records, None)
+        if first is None:
+            raise ValueError(f"SCORED must hold scored traces, got {arguments.scored}: empty.")
+        is_text = TRAINERS[arguments.to].line is not None
+        done = write(
+            progress(
+                itertools.chain([first], records), _count_lines(arguments.scored), "exporting"
+            ),
+            arguments.to,
+            arguments.out,
+            variant,
+            tokenizer=load_tokenizer(arguments, first["settings"]) if is_text else None,
+            overwrite=arguments.overwrite,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(str(error)) from None
+    skipped = done.too_long if arguments.too_long == "skip" else {}
+    failed = {**done.failed, **({} if skipped else done.too_long)}
+    for name, reason in failed.items():
+        errors.print(f"{name}: left out: {reason}")
+    if done.as_tokens:
+        errors.print(
+            f"{done.as_tokens} of {done.rows} rows would be tokenised otherwise as text and are "
+            "in a file of tokens instead"
+        )
+    print(
+        f"{arguments.out}: {done.rows} rows, {done.tokens} tokens, {done.supervised} with loss "
+        f"({done.supervised / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} skipped. "
+        f"How to train on it: {arguments.out / 'README.md'}"
+    )
+    return SOME_FAILED if failed else OK
+
+
 def demo(arguments: argparse.Namespace) -> int:
     """``segattr demo``: score the bundled traces with the bundled model and show one."""
     from segattr.demo.showcase import run_demo
@@ -176,6 +229,11 @@ def demo(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     return OK
+
+
+def _count_lines(path: Path) -> int:
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
 
 
 def _require_traces(arguments: argparse.Namespace) -> None:
@@ -223,7 +281,13 @@ def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
         yield from bar.track(items, total=total)
 
 
-COMMANDS = {"score": score, "calibrate": calibrate, "show": show, "demo": demo}
+COMMANDS = {
+    "score": score,
+    "show": show,
+    "export": export,
+    "calibrate": calibrate,
+    "demo": demo,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from segattr.segments import PRESETS
 if TYPE_CHECKING:
     from segattr.ig import FastIG
     from segattr.scores import SegmentScorer
+    from segattr.variants import Variant
 
 
 class UserError(Exception):
@@ -64,6 +66,36 @@ def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
         )
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise UserError(str(error)) from None
+
+
+def load_tokenizer(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Any:
+    """The tokenizer of an export: the one given, or the one the traces were scored with."""
+    from transformers import AutoTokenizer
+
+    from segattr.demo import ASSETS, BUNDLED
+
+    name = arguments.tokenizer or settings.get("tokenizer") or settings.get("model")
+    if name is None:
+        raise UserError(f"--tokenizer must be given, since {arguments.scored} does not name one.")
+    name = ASSETS / "tokenizer" if name == BUNDLED else name
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+    except Exception as error:  # whatever a broken folder raises
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"--tokenizer {name} could not be loaded: {what}") from None
+
+
+def variant_of(arguments: argparse.Namespace) -> Variant:
+    """What carries loss in an export."""
+    from segattr.variants import Variant
+
+    names = [field.name for field in dataclasses.fields(Variant)]
+    given = {name: getattr(arguments, name) for name in names}
+    if given["max_length"] is not None and given["max_length"] < 1:
+        raise UserError(f"--max-length must be at least 1, got {given['max_length']}.")
+    if given["too_long"] == "skip":
+        given["too_long"] = "error"  # of that row, which the command then calls a skip
+    return Variant(**given)
 
 
 def method_of(arguments: argparse.Namespace, scorer: SegmentScorer) -> dict[str, Any]:

@@ -115,3 +115,18 @@ def attribution_of(record: Mapping[str, Any]) -> Attribution:
         settings=dict(record["settings"]),
         converged=record.get("converged"),
     )
+
+
+def scores_of(record: Mapping[str, Any]) -> SegmentScores:
+    """Return the segment scores as recorded, without their errors."""
+
+    def column(name: str, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([segment[name] for segment in record["segments"]], dtype=dtype)
+
+    return SegmentScores(
+        strength=column("strength", torch.float64),
+        consistency=column("consistency", torch.float64),
+        effective_tokens=column("effective_tokens", torch.float64),
+        important=column("important", torch.bool),
+        kept=column("kept", torch.bool),
+    )

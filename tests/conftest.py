@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from pathlib import Path
 
@@ -18,9 +19,10 @@ if not torch.cuda.is_available():
 import transformers
 from torch import Tensor
 
-from segattr import EncodedTrace, FastIG, SegmentScorer, training_row
-from segattr.demo import load_demo, load_records
+from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, training_row
+from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.engine.decoder import FAMILIES
+from segattr.runner import score_trace
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -178,6 +180,17 @@ def records() -> list[dict]:
 
 
 @pytest.fixture(scope="session")
+def scored_records(demo, records) -> list[dict]:
+    """Three bundled traces as a scored file holds them, the last one with a response."""
+    model, tokenizer = demo
+    ig, scorer = FastIG(model, tokenizer, rule="midpoint", steps=4), SegmentScorer()
+    given = [*records[:2], {**records[2], "response": "\n\nSo it is."}]
+    settings = {"model": BUNDLED, "tau": scorer.tau, "beta": scorer.beta}
+    scored = [score_trace(ig, scorer, Trace.from_record(r), {}, settings) for r in given]
+    return json.loads(json.dumps(scored))
+
+
+@pytest.fixture(scope="session")
 def qwen_tokenizer():
     path = SHARED / "tokenizers" / "qwen"
     if not path.exists():
@@ -187,8 +200,6 @@ def qwen_tokenizer():
 
 @pytest.fixture(scope="session")
 def real_traces() -> list[dict]:
-    import json
-
     path = SHARED / "traces" / "amc23-r1-distill-qwen-7b.jsonl"
     if not path.exists():
         pytest.skip("needs the 40 real traces, which are not part of the project")

@@ -15,6 +15,7 @@ from transformers import (
 
 ASSETS = Path(__file__).parent / "assets"
 TRACES = ASSETS / "traces.jsonl"
+BUNDLED = "bundled"  # the model's name in scored traces
 
 
 def load_demo(folder: Path = ASSETS) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from segattr.dataset import ScoredWriter
-from segattr.demo import load_demo, load_records
+from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.demo.accuracy import accuracy
 from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
 from segattr.ig import FastIG
@@ -28,7 +28,7 @@ from segattr.trace import Trace
 # by chance, so the consistency filter is off.
 METHOD: dict[str, Any] = {"rule": "auto", "baseline": "pad", "scope": "reasoning"}
 SELECTION: dict[str, Any] = {"tau": 0.7, "beta": 1.0}
-SETTINGS = {"model": "bundled", **METHOD, **SELECTION}
+SETTINGS = {"model": BUNDLED, **METHOD, **SELECTION}
 FRESH_QUESTIONS = 50
 
 

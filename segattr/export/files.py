@@ -1,0 +1,64 @@
+"""Rows of tokens on disk: Parquet, and the folders of ``datasets.save_to_disk``."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROWS_AT_ONCE = 128  # how many rows are in memory, and in one row group of the file
+
+
+def write_parquet(rows: Iterable[Mapping[str, list]], path: Path) -> None:
+    """Write rows of lists: int64 columns, float32 where the first row has a float.
+
+    Raises:
+        ImportError: If pyarrow is not installed.
+    """
+    pyarrow, parquet = _import("pyarrow"), _import("pyarrow.parquet")
+    rows = iter(rows)
+    if (first := next(rows, None)) is None:
+        return
+    schema = pyarrow.schema(
+        {
+            name: pyarrow.list_(pyarrow.float32() if _is_float(values) else pyarrow.int64())
+            for name, values in first.items()
+        }
+    )
+    rows = itertools.chain([first], rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(chunk, schema))
+
+
+def write_dataset_dict(rows: Iterable[Mapping[str, list]], path: Path) -> None:
+    """Write rows as the ``train`` split of a ``datasets.DatasetDict``.
+
+    Raises:
+        ImportError: If datasets is not installed.
+    """
+    datasets = _import("datasets")
+    with tempfile.TemporaryDirectory() as cache:
+        parquet = Path(cache) / "train.parquet"
+        write_parquet(rows, parquet)
+        if parquet.exists():
+            train = datasets.Dataset.from_parquet(str(parquet), cache_dir=cache)
+            datasets.DatasetDict(train=train).save_to_disk(str(path))
+
+
+def _is_float(values: list) -> bool:
+    return any(isinstance(value, float) for value in values)
+
+
+def _import(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(
+            f"this format needs {name.partition('.')[0]}, which is not installed. "
+            "Run: pip install 'segattr[export]'"
+        ) from None

@@ -1,0 +1,154 @@
+"""What each trainer reads: its columns of tokens, or its pieces of text.
+
+The versions whose source was read, and what was run: README.md, "Trainers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segattr.export.files import write_dataset_dict, write_parquet
+from segattr.export.text import Piece, decode, encode
+from segattr.rows import Row
+
+Columns = dict[str, list]
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One trainer's format.
+
+    Args:
+        columns: A row in the trainer's columns of tokens.
+        weights: Whether they, or the lines of text, carry weights between 0 and 1 and above.
+        line: A row as a line of text, from its pieces; None if the trainer would read it otherwise.
+            Absent from formats of tokens.
+        tokens: A row as a line of tokens, for formats whose file of tokens is JSONL.
+        check: Raises ValueError for a row that the trainer would change in any format.
+        hook: A file of `segattr.export.hooks` that the trainer reads the data with.
+        folder: Write a ``datasets.DatasetDict`` instead of Parquet.
+    """
+
+    columns: Callable[[Row, bool], Columns] | None = None
+    weights: bool = False
+    line: Callable[[Row, Sequence[Piece], Any], Line | None] | None = None
+    tokens: Callable[[Row, Any], Line] | None = None
+    check: Callable[[Row, Any], None] | None = None
+    hook: str | None = None
+    folder: bool = False
+
+    def write(self, rows: Iterable[Row], out: Path, name: str, weighted: bool) -> None:
+        """Write rows of tokens into the folder ``out``."""
+        assert self.columns is not None
+        columns = (self.columns(row, weighted) for row in rows)
+        if self.folder:
+            write_dataset_dict(columns, out / name)
+        else:
+            write_parquet(columns, out / f"{name}.parquet")
+
+
+def _trl(row: Row, weighted: bool) -> Columns:
+    """Both masks: TRL before 1.7 drops labels when it packs, and trains on everything."""
+    names = ["input_ids", "labels", "assistant_masks"] + ["loss_weights"] * weighted
+    return {name: row[name] for name in names}
+
+
+def _labels(row: Row, weighted: bool) -> Columns:
+    """No other list may stand beside these: ``DataCollatorForSeq2Seq`` cannot pad it."""
+    return {name: row[name] for name in ("input_ids", "attention_mask", "labels")}
+
+
+def _verl(row: Row, weighted: bool) -> Columns:
+    return {"input_ids": row["input_ids"], "loss_mask": row["loss_weights"]}
+
+
+def _openrlhf(row: Row, weighted: bool) -> Columns:
+    return {"input_ids": row["input_ids"], "loss_weights": row["loss_weights"]}
+
+
+def _torchtune(row: Row, weighted: bool) -> Columns:
+    """Its mask is 1 where there is no loss."""
+    return {"tokens": row["input_ids"], "mask": [1 - int(on) for on in row["assistant_masks"]]}
+
+
+def _axolotl_text(row: Row, pieces: Sequence[Piece], tokenizer: Any) -> Line:
+    return {"segments": [{"label": piece.weight > 0, "text": piece.text} for piece in pieces]}
+
+
+def _swift_text(row: Row, pieces: Sequence[Piece], tokenizer: Any) -> Line | None:
+    """The prompt as it is in the user's turn, then consecutive assistant messages, for masks.
+
+    The end of turn is left to ms-swift, which puts one weight of 1 there.
+    """
+    first, *others = pieces
+    last = list(others[-1].ids[:-1])
+    text = decode(last, tokenizer)
+    binary = all(piece.weight in (0, 1) for piece in pieces)
+    if not (binary and last) or _adds_bos(tokenizer) or encode(text, tokenizer) != last:
+        return None
+    texts = [*(piece.text for piece in others[:-1]), text]
+    said = [
+        {"role": "assistant", "content": content, "loss": piece.weight > 0}
+        for piece, content in zip(others, texts, strict=True)
+    ]
+    return {"messages": [{"role": "user", "content": first.text}, *said]}
+
+
+def _swift_tokens(row: Row, tokenizer: Any) -> Line:
+    """One assistant message whose content is tokens (ms-swift >= 4.2).
+
+    Weights have mean 1, since ms-swift divides by the number of tokens that have one.
+    """
+    start = int(_adds_bos(tokenizer))  # ms-swift puts one in front itself
+    weights = row["loss_weights"][start:]
+    scale = sum(weight > 0 for weight in weights) / sum(weights)
+    content = {
+        "token_ids": row["input_ids"][start:],
+        "loss_scale": [weight * scale for weight in weights],
+    }
+    return {"messages": [{"role": "assistant", "content": content}]}
+
+
+def _refuse_what_swift_changes(row: Row, tokenizer: Any) -> None:
+    """Raise for rows whose ends ms-swift would change, as text and as tokens."""
+    end, eos = row["input_ids"][-1], tokenizer.eos_token_id
+    if end != eos:
+        raise ValueError(
+            f"ms-swift ends every row by the tokenizer's EOS token {tokenizer.eos_token!r} and "
+            f"trains it, got a row that ends by {decode([int(end)], tokenizer)!r}. Set the "
+            "tokenizer's eos_token to the end of a turn; do not cut rows."
+        )
+    if row["loss_weights"][-1] == 0:
+        raise ValueError(
+            "ms-swift always trains the end of a turn, got a row that leaves it out. Put loss on "
+            "the response."
+        )
+    if _adds_bos(tokenizer) and row["input_ids"][0] != tokenizer.bos_token_id:
+        raise ValueError(
+            f"ms-swift starts every row by {tokenizer.bos_token!r}, which this tokenizer adds, got "
+            "a row without it. Score with a chat template that has it."
+        )
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("")["input_ids"][:1] == [bos]
+
+
+TRAINERS = {
+    "trl": Format(_trl, weights=True),
+    "llama-factory": Format(_labels, folder=True),
+    "unsloth": Format(_labels),
+    "axolotl": Format(_labels),
+    "axolotl-text": Format(_labels, line=_axolotl_text),
+    "ms-swift": Format(
+        weights=True, line=_swift_text, tokens=_swift_tokens, check=_refuse_what_swift_changes
+    ),
+    "verl": Format(_verl, weights=True, hook="segattr_verl.py"),
+    "openrlhf": Format(_openrlhf, weights=True, hook="segattr_openrlhf.py"),
+    "torchtune": Format(_torchtune, hook="segattr_torchtune.py"),
+}

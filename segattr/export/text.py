@@ -1,0 +1,54 @@
+"""Rows of tokens as text, in pieces of one weight each, if the text gives the very tokens back.
+
+Trainers that are handed pieces of text tokenise each piece by itself. Cut where tokens end, most
+pieces come out as the tokens they were; what does not must stay tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segattr.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text whose own tokenisation is ``ids``, all of one weight."""
+
+    text: str
+    ids: Sequence[int]
+    weight: float
+
+
+def pieces_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[Piece] | None:
+    """Return the row as pieces of text, or None where tokenising a piece gives other tokens.
+
+    The first piece begins with the row's first token, which has no weight.
+    """
+    pieces = []
+    tokens = zip(row["loss_weights"], row["input_ids"], strict=True)
+    for weight, run in itertools.groupby(tokens, key=lambda token: token[0]):
+        ids = [int(token) for _, token in run]
+        text = decode(ids, tokenizer)
+        if encode(text, tokenizer) != ids:
+            return None
+        pieces.append(Piece(text, ids, weight))
+    return pieces
+
+
+def decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokens' text, special tokens written out, spaces as they are."""
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    )
+
+
+def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The text's tokens by itself, nothing added."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

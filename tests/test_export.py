@@ -1,0 +1,374 @@
+"""What stands in an export, format by format, against the rows it was made from.
+
+The trainers' own data code reads these files in tests/readers: ``make test-readers``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+from segattr.cli import main
+from segattr.export import TRAINERS, export
+from segattr.export.formats import _refuse_what_swift_changes
+from segattr.export.text import pieces_of
+from segattr.rows import row_of
+from segattr.variants import Variant
+
+TEXT = [name for name, target in TRAINERS.items() if target.line is not None]
+TOKENS = [name for name in TRAINERS if name not in TEXT]
+WEIGHTED = [name for name, target in TRAINERS.items() if target.weights]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo):
+    return demo[1]
+
+
+@pytest.fixture(scope="module")
+def rows(scored_records):
+    return [Variant().row(record) for record in scored_records]
+
+
+@pytest.fixture
+def scored_file(scored_records, tmp_path):
+    path = tmp_path / "scored.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in scored_records))
+    return path
+
+
+def parquet(path: Path) -> list[dict]:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_trl_gets_labels_and_masks(scored_records, rows, tmp_path):
+    export(scored_records, "trl", tmp_path / "out")
+    names = ("input_ids", "labels", "assistant_masks")
+    assert parquet(tmp_path / "out/data.parquet") == [{n: row[n] for n in names} for row in rows]
+
+
+def test_trl_gets_weights_when_there_are_some(scored_records, tmp_path):
+    variant = Variant(weights="strength")
+    export(scored_records, "trl", tmp_path / "out", variant)
+    (first, *_), expected = parquet(tmp_path / "out/data.parquet"), variant.row(scored_records[0])
+    assert first["loss_weights"] == pytest.approx(expected["loss_weights"], rel=1e-6)
+    assert len(set(first["loss_weights"])) > 3
+
+
+@pytest.mark.parametrize("name", ["unsloth", "axolotl"])
+def test_labels_and_nothing_but_them(scored_records, rows, tmp_path, name):
+    export(scored_records, name, tmp_path / "out")
+    names = ("input_ids", "attention_mask", "labels")
+    assert parquet(tmp_path / "out/data.parquet") == [{n: row[n] for n in names} for row in rows]
+
+
+def test_llama_factory_gets_a_dataset_dict(scored_records, rows, tmp_path):
+    export(scored_records, "llama-factory", tmp_path / "out")
+    found = datasets.load_from_disk(str(tmp_path / "out/data"))
+    assert list(found) == ["train"]
+    names = ("input_ids", "attention_mask", "labels")
+    assert list(found["train"]) == [{n: row[n] for n in names} for row in rows]
+
+
+@pytest.mark.parametrize(("name", "column"), [("verl", "loss_mask"), ("openrlhf", "loss_weights")])
+def test_floats_per_token(scored_records, tmp_path, name, column):
+    variant = Variant(weights="strength")
+    export(scored_records, name, tmp_path / "out", variant)
+    for found, record in zip(parquet(tmp_path / "out/data.parquet"), scored_records, strict=True):
+        expected = variant.row(record)
+        assert found.keys() == {"input_ids", column}
+        assert found["input_ids"] == expected["input_ids"]
+        assert found[column] == pytest.approx(expected["loss_weights"], rel=1e-6)
+    masks = tmp_path / "masks"
+    export(scored_records, name, masks)
+    assert {type(w) for row in parquet(masks / "data.parquet") for w in row[column]} == {float}
+
+
+def test_verl_reads_them_with_its_class(scored_records, rows, tmp_path):
+    export(scored_records, "verl", tmp_path / "out")
+    path = tmp_path / "out/segattr_verl.py"
+    spec = importlib.util.spec_from_file_location("segattr_verl", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    files = str(tmp_path / "out/data.parquet")
+    data = module.WeightedRows(files, None, {"pad_mode": "no_padding", "max_length": 9999})
+    assert len(data) == len(rows)
+    assert data[2]["input_ids"].tolist() == rows[2]["input_ids"]
+    assert data[2]["loss_mask"].tolist() == rows[2]["loss_weights"]
+    assert data[2]["loss_mask"].dtype == torch.float32
+    assert data[2]["position_ids"].tolist() == list(range(len(rows[2]["input_ids"])))
+    assert len(module.WeightedRows([files, files], None, {}, max_samples=4)) == 4
+    with pytest.raises(ValueError, match=r"at least \d+, the longest row, got 9"):
+        module.WeightedRows(files, None, {"max_length": 9})
+    with pytest.raises(ValueError, match="pad_mode must be no_padding, got right"):
+        module.WeightedRows(files, None, {"pad_mode": "right"})
+
+
+def test_torchtune_gets_a_mask_of_what_is_not_trained(scored_records, rows, tmp_path):
+    export(scored_records, "torchtune", tmp_path / "out")
+    for found, row in zip(parquet(tmp_path / "out/data.parquet"), rows, strict=True):
+        assert found["tokens"] == row["input_ids"]
+        assert [label == -100 for label in row["labels"]] == [bool(m) for m in found["mask"]]
+    assert (tmp_path / "out/segattr_torchtune.py").is_file()
+
+
+def test_axolotl_text_gives_the_rows_back(scored_records, rows, tokenizer, tmp_path):
+    done = export(scored_records, "axolotl-text", tmp_path / "out", tokenizer=tokenizer)
+    assert done.as_tokens == 0
+    for line, row in zip(jsonl(tmp_path / "out/data.jsonl"), rows, strict=True):
+        ids, mask = [], []
+        for segment in line["segments"]:
+            piece = tokenizer(segment["text"], add_special_tokens=False)["input_ids"]
+            ids += piece
+            mask += [int(segment["label"])] * len(piece)
+        assert ids == row["input_ids"]
+        assert mask == row["assistant_masks"]
+
+
+def test_ms_swift_gets_consecutive_messages_and_adds_the_end(
+    scored_records, rows, tokenizer, tmp_path
+):
+    done = export(scored_records, "ms-swift", tmp_path / "out", tokenizer=tokenizer)
+    assert done.as_tokens == 0
+    for line, row in zip(jsonl(tmp_path / "out/data.jsonl"), rows, strict=True):
+        assert [m["role"] for m in line["messages"][:2]] == ["user", "assistant"]
+        ids, mask = [], []
+        for message in line["messages"]:
+            piece = tokenizer(message["content"], add_special_tokens=False)["input_ids"]
+            ids += piece
+            mask += [int(message.get("loss", False))] * len(piece)
+        assert [*ids, tokenizer.eos_token_id] == row["input_ids"]
+        assert [*mask, 1] == row["assistant_masks"]
+
+
+def test_ms_swift_gets_weights_of_mean_1_as_tokens(scored_records, tokenizer, tmp_path):
+    variant = Variant(weights="strength")
+    done = export(scored_records, "ms-swift", tmp_path / "out", variant, tokenizer=tokenizer)
+    assert done.as_tokens == done.rows == 3
+    assert not (tmp_path / "out/data.jsonl").exists()
+    for line, record in zip(jsonl(tmp_path / "out/tokens.jsonl"), scored_records, strict=True):
+        (message,) = line["messages"]
+        expected = variant.row(record)
+        assert message["content"]["token_ids"] == expected["input_ids"]
+        got = torch.tensor(message["content"]["loss_scale"], dtype=torch.float64)
+        assert got[got > 0].mean().item() == pytest.approx(1)
+        wanted = torch.tensor(expected["loss_weights"], dtype=torch.float64)
+        assert torch.allclose(got / got.sum(), wanted / wanted.sum())
+
+
+@pytest.fixture
+def cut_inside_a_character(scored_records, tokenizer) -> dict:
+    """A record whose first segment ends among the bytes of a character, as no text can."""
+    ids = tokenizer("Q?\n\na \N{THINKING FACE} b", add_special_tokens=False)["input_ids"]
+    middle = next(at for at in range(len(ids)) if "\ufffd" in tokenizer.decode(ids[at:])) + 2
+    assert "\ufffd" in tokenizer.decode(ids[:middle])
+    first = scored_records[0]
+    kinds = zip([(1, middle), (middle, len(ids))], [True, False], strict=True)
+    return {
+        **first,
+        "id": "cut",
+        "prompt": [0, 1],
+        "segments": [{**first["segments"][0], "span": s, "kept": kept} for s, kept in kinds],
+        "input_ids": [*ids, tokenizer.eos_token_id],
+        "tail_ids": [7, 8],
+        "token_scores": [0.0] * (len(ids) + 2),
+        "target": [len(ids) + 1, len(ids) + 2],
+    }
+
+
+def test_what_text_would_change_goes_to_a_file_of_tokens(
+    scored_records, cut_inside_a_character, tokenizer, tmp_path
+):
+    row = Variant().row(cut_inside_a_character)
+    for name in TEXT:
+        mixed = [scored_records[0], cut_inside_a_character]
+        done = export(mixed, name, tmp_path / name, tokenizer=tokenizer)
+        assert (done.rows, done.as_tokens) == (2, 1)
+        assert "1 rows" in (tmp_path / name / "README.md").read_text()
+        assert len(jsonl(tmp_path / name / "data.jsonl")) == 1
+    (found,) = parquet(tmp_path / "axolotl-text/tokens.parquet")
+    assert found == {name: row[name] for name in ("input_ids", "attention_mask", "labels")}
+    ((message,),) = [line["messages"] for line in jsonl(tmp_path / "ms-swift/tokens.jsonl")]
+    content = {"token_ids": row["input_ids"], "loss_scale": row["loss_weights"]}
+    assert message == {"role": "assistant", "content": content}
+
+
+def test_rows_that_ms_swift_would_change_are_refused(tokenizer):
+    eos = tokenizer.eos_token_id
+    _refuse_what_swift_changes(row_of([5, 6, eos], [0, 1, 1]), tokenizer)
+    with pytest.raises(ValueError, match=r"ends every row by .*, got a row that ends by"):
+        _refuse_what_swift_changes(row_of([5, 6, 7], [0, 1, 1]), tokenizer)
+    with pytest.raises(ValueError, match="always trains the end of a turn"):
+        _refuse_what_swift_changes(row_of([5, 6, eos], [0, 1, 0]), tokenizer)
+
+    class WithBos:
+        bos_token, bos_token_id, eos_token, eos_token_id = "<s>", 3, "</s>", eos
+
+        def __call__(self, text):
+            return {"input_ids": [3]}
+
+    _refuse_what_swift_changes(row_of([3, 6, eos], [0, 1, 1]), WithBos())
+    with pytest.raises(ValueError, match="starts every row by '<s>'"):
+        _refuse_what_swift_changes(row_of([5, 6, eos], [0, 1, 1]), WithBos())
+    line = TRAINERS["ms-swift"].tokens(row_of([3, 6, eos], [0, 1, 1]), WithBos())
+    assert line["messages"][0]["content"]["token_ids"] == [6, eos]
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_export_explains_itself(scored_records, tokenizer, tmp_path, name):
+    done = export(scored_records, name, tmp_path / "out", tokenizer=tokenizer)
+    text = (tmp_path / "out/README.md").read_text()
+    assert str(tmp_path / "out") in text
+    assert str(done.longest) in text
+    assert "<!--" not in text
+    assert "$" not in text
+    facts = json.loads((tmp_path / "out/export.json").read_text())
+    assert facts["to"] == name
+    assert facts["rows"] == 3
+    assert facts["supervised"] == sum(
+        sum(Variant().row(r)["assistant_masks"]) for r in scored_records
+    )
+    assert facts["variant"]["select"] == "scored"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # no scraps beside it
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAINERS) - set(WEIGHTED)))
+def test_masks_only_trainers_refuse_weights(scored_records, tokenizer, tmp_path, name):
+    able = ", ".join(WEIGHTED)
+    with pytest.raises(ValueError, match=rf"reads weights \({able}\), got '{name}'"):
+        export(
+            scored_records, name, tmp_path / "out", Variant(weights="strength"), tokenizer=tokenizer
+        )
+
+
+def test_bad_calls(scored_records, tmp_path):
+    with pytest.raises(ValueError, match=r"must be one of trl, llama-factory, .*, got 'nemo'"):
+        export(scored_records, "nemo", tmp_path / "out")
+    with pytest.raises(ValueError, match="needs the tokenizer, got None"):
+        export(scored_records, "ms-swift", tmp_path / "out")
+    with pytest.raises(ValueError, match="must give rows to export, got none: the file is empty"):
+        export([], "trl", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_is_replaced_only_when_asked(scored_records, rows, tmp_path):
+    out = tmp_path / "out"
+    export(scored_records, "trl", out)
+    with pytest.raises(FileExistsError, match=r"an earlier export\. Pass --overwrite"):
+        export(scored_records, "verl", out)
+    with pytest.raises(ValueError, match="got none"):  # a failing export leaves the old one
+        export([], "verl", out, overwrite=True)
+    assert len(parquet(out / "data.parquet")) == len(rows)
+    export(scored_records[:1], "verl", out, overwrite=True)
+    assert len(parquet(out / "data.parquet")) == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("...")
+    with pytest.raises(FileExistsError, match="which holds something else"):
+        export(scored_records, "trl", tmp_path / "mine", overwrite=True)
+
+
+def test_one_bad_trace_is_left_out_and_named(scored_records, tmp_path):
+    longest = max(len(record["input_ids"]) for record in scored_records)
+    old = {name: value for name, value in scored_records[0].items() if name != "tail_ids"}
+    done = export(
+        [{**old, "id": "old"}, *scored_records],
+        "trl",
+        tmp_path / "out",
+        Variant(max_length=longest - 1),
+    )
+    assert "tail_ids" in done.failed["old"]
+    assert len(done.too_long) == 1
+    assert done.rows == 2
+    facts = json.loads((tmp_path / "out/export.json").read_text())
+    assert facts["failed"].keys() == {"old"}
+
+
+def test_the_command(scored_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["export", str(scored_file), "--out", str(out)]
+    assert main([*arguments, "--to", "ms-swift"]) == 0  # finds the tokenizer it was scored with
+    assert len(jsonl(out / "data.jsonl")) == 3
+    printed = capsys.readouterr().out
+    assert f"{out}: 3 rows, " in printed
+    assert "0 failed, 0 skipped" in printed
+    assert main([*arguments, "--to", "trl"]) == 2
+    assert "Pass --overwrite" in capsys.readouterr().err
+    options = ["--to", "trl", "--overwrite", "--select", "random", "--seed", "7", "--prune"]
+    assert main([*arguments, *options, "--no-response", "--beta", "1"]) == 0
+    facts = json.loads((out / "export.json").read_text())
+    assert facts["variant"] == {
+        **vars(Variant()),
+        "select": "random",
+        "seed": 7,
+        "prune": True,
+        "train_response": False,
+        "beta": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "count"), [("error", 1, 2), ("skip", 0, 2), ("cut", 0, 3)]
+)
+def test_long_rows(scored_file, scored_records, tmp_path, capsys, policy, code, count):
+    longest = max(len(record["input_ids"]) for record in scored_records)
+    command = ["export", str(scored_file), "--to", "trl", "--out", str(tmp_path / "out")]
+    assert main([*command, "--max-length", str(longest - 1), "--too-long", policy]) == code
+    found = parquet(tmp_path / "out/data.parquet")
+    assert len(found) == count
+    assert max(len(row["input_ids"]) for row in found) < longest
+    assert ("left out: the row must fit" in capsys.readouterr().err) == (policy == "error")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "nemo"], "invalid choice: 'nemo'"),
+        (["--to", "trl", "--tau", "0.5"], "select='scored' does not read tau"),
+        (["--to", "trl", "--max-length", "0"], "--max-length must be at least 1, got 0"),
+        (["--to", "trl", "--select", "important", "--tau", "2"], "got none: tau must be in"),
+        (["--to", "axolotl", "--weights", "strength"], "reads masks only"),
+        (["--to", "ms-swift", "--tokenizer", "/nowhere"], "--tokenizer /nowhere could not be"),
+    ],
+)
+def test_what_the_command_refuses(scored_file, tmp_path, capsys, options, message):
+    try:
+        code = main(["export", str(scored_file), "--out", str(tmp_path / "out"), *options])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_a_file_that_is_none(tmp_path, capsys):
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    assert main(["export", str(path), "--to", "trl", "--out", str(tmp_path / "out")]) == 2
+    assert "must hold scored traces" in capsys.readouterr().err
+    missing = ["export", str(tmp_path / "no.jsonl"), "--to", "trl", "--out", str(tmp_path / "o")]
+    assert main(missing) == 2
+    assert "no.jsonl" in capsys.readouterr().err
+
+
+def test_real_traces_stay_text(qwen_tokenizer, real_traces):
+    """Cut at token borders, 40 of 40 real traces come back from text with Qwen's tokenizer."""
+    from segattr import Trace, encode, training_row
+
+    for number, record in enumerate(real_traces):
+        encoded = encode(Trace.from_record(record), qwen_tokenizer)
+        chooser = random.Random(number)
+        kept = [float(chooser.random() < 0.4) for _ in encoded.segments]
+        kept[0] = kept[-1] = 1.0
+        assert pieces_of(training_row(encoded, weights=kept), qwen_tokenizer) is not None
