@@ -2,6 +2,7 @@
 # make test: run the tests. make lint: what the code must pass besides them.
 # Each command makes its own environment; nothing but Python >= 3.10 is needed.
 # make test-oldest: the tests with the oldest supported transformers.
+# make test-trainers: three versions of TRL, and the data code of six other trainers (Python 3.11).
 # make bench: measure every engine against its peers; benchmarks/README.md is the result.
 
 PYTHON ?= python3
@@ -9,7 +10,13 @@ RESULTS = $(shell .venv/bin/python -c "import torch; print('gpu' if torch.cuda.i
 BENCH = --override-ini addopts= --override-ini filterwarnings=default --quiet
 PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest lint bench evidence clean
+TRLS = 0.24 1.6 1.16
+READERS = axolotl llama-factory ms-swift
+TESTS = tests/test_trainers.py tests/test_trl.py tests/test_examples.py
+# Warnings of trainers are theirs.
+LENIENT = --override-ini filterwarnings=default --disable-warnings
+
+.PHONY: demo test test-oldest test-trainers test-readers lint bench evidence clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -19,6 +26,17 @@ test: .venv/test
 
 test-oldest: .venv-oldest/test
 	.venv-oldest/bin/python -m pytest
+
+test-trainers: $(TRLS:%=test-trl-%) test-readers
+
+test-trl-%: .venv-trainers/trl-%/installed
+	$(<D)/bin/python -m pytest $(LENIENT) $(TESTS)
+
+# One environment has four of them; folders of files give the tests their import paths.
+test-readers: $(READERS:%=.venv-trainers/%/installed)
+	for reader in $(READERS); do \
+	  PYTHONPATH=.:kernels .venv-trainers/$$reader/bin/python -m pytest $(LENIENT) tests/readers || exit 1; \
+	done
 
 lint: .venv/lint
 	.venv/bin/ruff check .
@@ -43,7 +61,7 @@ evidence: .venv/test
 	.venv/bin/python benchmarks/table.py
 
 clean:
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest .venv-trainers
 
 .venv/bin/python .venv-oldest/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
@@ -64,4 +82,19 @@ clean:
 
 .venv-oldest/test: .venv-oldest/bin/python pyproject.toml constraints-oldest.txt
 	.venv-oldest/$(PIP) --constraint constraints-oldest.txt --editable '.[test]'
+	touch $@
+
+.venv-trainers/%/bin/python:
+	$(PYTHON) -m venv .venv-trainers/$*
+
+.venv-trainers/trl-%/installed: .venv-trainers/trl-%/bin/python tests/environments/trl-%.txt pyproject.toml
+	$(<D:/bin=)/$(PIP) --constraint tests/environments/trl-$*.txt trl==$* --editable '.[export]' \
+	  accelerate datasets peft pytest requests torch
+	touch $@
+
+# Their own data code runs without most of what they require, and their requirements exclude each
+# other, so nothing but the listed packages is installed.
+.venv-trainers/%/installed: .venv-trainers/%/bin/python tests/environments/%.txt
+	$(<D:/bin=)/$(PIP) torch==2.13.0 pytest==9.2.0
+	$(<D:/bin=)/$(PIP) --no-deps --requirement tests/environments/$*.txt
 	touch $@

@@ -191,6 +191,32 @@ def scored_records(demo, records) -> list[dict]:
 
 
 @pytest.fixture(scope="session")
+def tokenizer(demo):
+    """The bundled one."""
+    return demo[1]
+
+
+@pytest.fixture(scope="session")
+def cut_inside_a_character(scored_records, tokenizer) -> dict:
+    """A record whose first segment ends among the bytes of a character, as no text can."""
+    ids = tokenizer("Q?\n\na \N{THINKING FACE} b", add_special_tokens=False)["input_ids"]
+    middle = next(at for at in range(len(ids)) if "\ufffd" in tokenizer.decode(ids[at:])) + 2
+    assert "\ufffd" in tokenizer.decode(ids[:middle])
+    first = scored_records[0]
+    kinds = zip([(1, middle), (middle, len(ids))], [True, False], strict=True)
+    return {
+        **first,
+        "id": "cut",
+        "prompt": [0, 1],
+        "segments": [{**first["segments"][0], "span": s, "kept": kept} for s, kept in kinds],
+        "input_ids": [*ids, tokenizer.eos_token_id],
+        "tail_ids": [7, 8],
+        "token_scores": [0.0] * (len(ids) + 2),
+        "target": [len(ids) + 1, len(ids) + 2],
+    }
+
+
+@pytest.fixture(scope="session")
 def qwen_tokenizer():
     path = SHARED / "tokenizers" / "qwen"
     if not path.exists():

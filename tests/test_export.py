@@ -27,11 +27,6 @@ WEIGHTED = [name for name, target in TRAINERS.items() if target.weights]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(demo):
-    return demo[1]
-
-
-@pytest.fixture(scope="module")
 def rows(scored_records):
     return [Variant().row(record) for record in scored_records]
 
@@ -166,26 +161,6 @@ def test_ms_swift_gets_weights_of_mean_1_as_tokens(scored_records, tokenizer, tm
         assert got[got > 0].mean().item() == pytest.approx(1)
         wanted = torch.tensor(expected["loss_weights"], dtype=torch.float64)
         assert torch.allclose(got / got.sum(), wanted / wanted.sum())
-
-
-@pytest.fixture
-def cut_inside_a_character(scored_records, tokenizer) -> dict:
-    """A record whose first segment ends among the bytes of a character, as no text can."""
-    ids = tokenizer("Q?\n\na \N{THINKING FACE} b", add_special_tokens=False)["input_ids"]
-    middle = next(at for at in range(len(ids)) if "\ufffd" in tokenizer.decode(ids[at:])) + 2
-    assert "\ufffd" in tokenizer.decode(ids[:middle])
-    first = scored_records[0]
-    kinds = zip([(1, middle), (middle, len(ids))], [True, False], strict=True)
-    return {
-        **first,
-        "id": "cut",
-        "prompt": [0, 1],
-        "segments": [{**first["segments"][0], "span": s, "kept": kept} for s, kept in kinds],
-        "input_ids": [*ids, tokenizer.eos_token_id],
-        "tail_ids": [7, 8],
-        "token_scores": [0.0] * (len(ids) + 2),
-        "target": [len(ids) + 1, len(ids) + 2],
-    }
 
 
 def test_what_text_would_change_goes_to_a_file_of_tokens(

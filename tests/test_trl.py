@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import datasets
 import pytest
 import torch
 from conftest import make_model
@@ -17,7 +18,6 @@ from segattr import (
 )
 
 trl = pytest.importorskip("trl", reason="needs TRL: make test-trainers")
-import datasets  # noqa: E402 (comes with TRL)
 
 pytestmark = pytest.mark.filterwarnings("default")
 TRL = tuple(map(int, version("trl").split(".")[:2]))

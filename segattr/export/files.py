@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 ROWS_AT_ONCE = 128  # how many rows are in memory, and in one row group of the file
+# As datasets itself stores what a tokenizer returns: only data sets of equal types can be merged.
+TYPES = {"input_ids": "int32", "attention_mask": "int8"}
 
 
 def write_parquet(rows: Iterable[Mapping[str, list]], path: Path) -> None:
-    """Write rows of lists: int64 columns, float32 where the first row has a float.
+    """Write rows of lists: `TYPES`, else float32 where the first row has a float, else int64.
 
     Raises:
         ImportError: If pyarrow is not installed.
@@ -21,11 +23,12 @@ def write_parquet(rows: Iterable[Mapping[str, list]], path: Path) -> None:
     rows = iter(rows)
     if (first := next(rows, None)) is None:
         return
+    kinds = {
+        name: TYPES.get(name, "float32" if _is_float(values) else "int64")
+        for name, values in first.items()
+    }
     schema = pyarrow.schema(
-        {
-            name: pyarrow.list_(pyarrow.float32() if _is_float(values) else pyarrow.int64())
-            for name, values in first.items()
-        }
+        {name: pyarrow.list_(pyarrow.type_for_alias(kind)) for name, kind in kinds.items()}
     )
     rows = itertools.chain([first], rows)
     with parquet.ParquetWriter(path, schema) as writer:
