@@ -60,6 +60,8 @@ evidence: .venv/test
 	  --results benchmarks/results/quadrature-random.json
 	.venv/bin/python benchmarks/table.py
 
+.SECONDARY: # keeps environments that make would take for scraps
+
 clean:
 	rm -rf .venv .venv-oldest .venv-trainers
 

@@ -1,8 +1,8 @@
 """The two-stage schedule for instruct models: full traces first, then the segments that matter.
 
-Appendix C.3 of arXiv 2602.00425 trains Qwen2.5-7B-Instruct for 7 epochs on full traces at a learning
-rate of 1.5e-5, then for 4 epochs on the kept segments at 8e-6. One attribution serves both stages:
-their rows differ in their labels only.
+Appendix C.3 of arXiv 2602.00425 trains Qwen2.5-7B-Instruct for 7 epochs on full traces at a rate of
+1.5e-5, then for 4 epochs on the kept segments at 8e-6. One attribution serves both stages: their
+rows differ in their labels only.
 """
 
 import torch

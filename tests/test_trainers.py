@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +177,50 @@ def test_loss_and_gradient_equal_those_by_hand(
         **OPTIONS[option],
     )
     assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
+TWO_PROCESSES = """
+import json, os, sys
+sys.path.insert(0, {tests!r})
+import torch
+from conftest import make_model
+from segattr import LossMaskCollator
+from test_trainers import one_step
+with open("rows.json") as file:
+    rows = json.load(file)
+collator = LossMaskCollator(0, emit_weights=True)
+loss, got = one_step(make_model("qwen2"), rows, collator, "out", 1, {accumulation}, "transformers",
+                     weighted=True, ddp_backend="gloo")
+torch.save((loss, got), f"got-{{os.environ['RANK']}}.pt")
+"""
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, accumulation):
+    """Two processes of a batch of 1: uneven rows, so a mean of their means would be another."""
+    rows = weighted_rows[: 2 * accumulation]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    script = tmp_path / "train.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(TWO_PROCESSES.format(tests=tests, accumulation=accumulation))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    (one, got), (other, _) = (torch.load(tmp_path / f"got-{rank}.pt") for rank in range(2))
+    model = make_model("qwen2")
+    by_hand = mean_by_hand(model, rows)
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    means = [mean_by_hand(model, [row]).item() for row in rows]
+    assert abs(sum(means) / len(means) - by_hand.item()) > 1e-3 * by_hand.item()
+    assert (one + other) / 2 == pytest.approx(by_hand.item(), rel=1e-6)  # as Trainer logs it
     assert_gradients_equal(got, expected)
 
 
