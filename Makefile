@@ -16,7 +16,9 @@ TESTS = tests/test_trainers.py tests/test_trl.py tests/test_examples.py
 # Warnings of trainers are theirs.
 LENIENT = --override-ini filterwarnings=default --disable-warnings
 
-.PHONY: demo test test-oldest test-trainers test-readers lint bench evidence clean
+TEST_TRLS = $(TRLS:%=test-trl-%)
+
+.PHONY: demo test test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -27,12 +29,12 @@ test: .venv/test
 test-oldest: .venv-oldest/test
 	.venv-oldest/bin/python -m pytest
 
-test-trainers: $(TRLS:%=test-trl-%) test-readers
+test-trainers: $(TEST_TRLS) test-readers
 
-test-trl-%: .venv-trainers/trl-%/installed
+$(TEST_TRLS): test-trl-%: .venv-trainers/trl-%/installed
 	$(<D)/bin/python -m pytest $(LENIENT) $(TESTS)
 
-# One environment has four of them; folders of files give the tests their import paths.
+# The environment called ms-swift also has verl, torchtune and OpenRLHF.
 test-readers: $(READERS:%=.venv-trainers/%/installed)
 	for reader in $(READERS); do \
 	  PYTHONPATH=.:kernels .venv-trainers/$$reader/bin/python -m pytest $(LENIENT) tests/readers || exit 1; \
@@ -60,7 +62,8 @@ evidence: .venv/test
 	  --results benchmarks/results/quadrature-random.json
 	.venv/bin/python benchmarks/table.py
 
-.SECONDARY: # keeps environments that make would take for scraps
+# Environments that make would take for scraps.
+.PRECIOUS: .venv-trainers/%/bin/python .venv-trainers/%/installed
 
 clean:
 	rm -rf .venv .venv-oldest .venv-trainers

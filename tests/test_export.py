@@ -216,6 +216,7 @@ def test_every_export_explains_itself(scored_records, tokenizer, tmp_path, name)
         sum(Variant().row(r)["assistant_masks"]) for r in scored_records
     )
     assert facts["variant"]["select"] == "scored"
+    assert facts["scored_with"] == {"model": "bundled", "tau": 0.7, "beta": 0.8}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # no scraps beside it
 
 
@@ -246,12 +247,26 @@ def test_an_export_is_replaced_only_when_asked(scored_records, rows, tmp_path):
     with pytest.raises(ValueError, match="got none"):  # a failing export leaves the old one
         export([], "verl", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == len(rows)
+    (out / "notes.txt").write_text("mine")
+    export(scored_records[:1], "llama-factory", out, overwrite=True)
+    names = ["README.md", "data", "export.json", "notes.txt"]  # theirs is gone, mine is not
+    assert sorted(path.name for path in out.iterdir()) == names
     export(scored_records[:1], "verl", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == 1
+    assert not (out / "data").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no scraps beside it
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("...")
     with pytest.raises(FileExistsError, match="which holds something else"):
         export(scored_records, "trl", tmp_path / "mine", overwrite=True)
+
+
+def test_the_folder_one_stands_in(scored_records, tmp_path, monkeypatch):
+    """An empty one may be filled, whatever it is called."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(scored_records[:1], "trl", ".")
+    assert Path("data.parquet").is_file()
 
 
 def test_one_bad_trace_is_left_out_and_named(scored_records, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class Exported:
         failed: Traces left out for another reason, and why.
         as_tokens: Rows that the trainer would read otherwise as text; they are in a file of tokens
             instead.
+        scored_with: The settings of the first record.
     """
 
     rows: int = 0
@@ -51,6 +53,7 @@ class Exported:
     too_long: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     as_tokens: int = 0
+    scored_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export(
@@ -82,47 +85,53 @@ def export(
         FileExistsError: If ``out`` exists and is not to be replaced, or is no export.
         ImportError: If the format needs a library that is not installed.
     """
+    variant, folder = variant or Variant(), Path(out).resolve()
+    _require_able(to, variant, tokenizer)
+    _require_new(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
+        partial = Path(made) / folder.name
+        partial.mkdir()
+        exported = _write(records, TRAINERS[to], variant, tokenizer, partial)
+        files = sorted([path.name for path in partial.iterdir()] + ["README.md", "export.json"])
+        facts = {"segattr": __version__, "to": to, "files": files, "variant": vars(variant)}
+        facts |= vars(exported)
+        text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+        (partial / "export.json").write_text(text, encoding="utf-8")
+        text = guide(to, str(out), exported, variant)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+        _replace(folder, partial)
+    return exported
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    """Put the new export in place of an earlier one, whose files alone are removed."""
+    folder.mkdir(exist_ok=True)
+    if (folder / "export.json").exists():
+        for name in json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]:
+            old = folder / name
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    for path in partial.iterdir():
+        path.rename(folder / path.name)
+
+
+def _require_able(to: str, variant: Variant, tokenizer: Any) -> None:
     if to not in TRAINERS:
         raise ValueError(f"to must be one of {', '.join(TRAINERS)}, got {to!r}.")
-    target, out, variant = TRAINERS[to], Path(out), variant or Variant()
-    if variant.weights != "mask" and not target.weights:
+    if variant.weights != "mask" and not TRAINERS[to].weights:
         able = ", ".join(name for name, other in TRAINERS.items() if other.weights)
         raise ValueError(
             f"to must be a trainer that reads weights ({able}), got {to!r}, which reads masks "
             "only. Leave out weights='strength'."
         )
-    if target.line is not None and tokenizer is None:
+    if TRAINERS[to].line is not None and tokenizer is None:
         raise ValueError(f"to={to!r} is a format of text and needs the tokenizer, got None.")
-    _require_new(out, overwrite)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        exported = Exported()
-        rows = _rows(records, variant, target, tokenizer, exported)
-        if target.line is not None:
-            _write_text(target, rows, tokenizer, partial, exported)
-        else:
-            target.write(rows, partial, "data", weighted=variant.weights != "mask")
-        if not exported.rows:
-            reasons = [*exported.failed.values(), *exported.too_long.values(), "the file is empty"]
-            raise ValueError(f"records must give rows to export, got none: {reasons[0]}")
-        if target.hook is not None:
-            shutil.copy(Path(__file__).parent / "hooks" / target.hook, partial)
-        _describe(to, str(out), variant, exported, partial)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return exported
 
 
 def _require_new(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    is_export = (out / "export.json").is_file()
-    if not is_export:
+    if not (out / "export.json").is_file():
         raise FileExistsError(
             f"out must be a new folder, got {out}, which holds something else. Choose another."
         )
@@ -131,6 +140,28 @@ def _require_new(out: Path, overwrite: bool) -> None:
             f"out must be a new folder, got {out}, an earlier export. Pass --overwrite to replace "
             "it."
         )
+
+
+def _write(
+    records: Iterable[Mapping[str, Any]],
+    target: Format,
+    variant: Variant,
+    tokenizer: Any,
+    folder: Path,
+) -> Exported:
+    """Write the data, and the code to read it, into an empty folder."""
+    exported = Exported()
+    rows = _rows(records, variant, target, tokenizer, exported)
+    if target.line is not None:
+        _write_text(target, rows, tokenizer, folder, exported)
+    else:
+        target.write(rows, folder, "data", weighted=variant.weights != "mask")
+    if not exported.rows:
+        reasons = [*exported.failed.values(), *exported.too_long.values(), "the file is empty"]
+        raise ValueError(f"records must give rows to export, got none: {reasons[0]}")
+    if target.hook is not None:
+        shutil.copy(Path(__file__).parent / "hooks" / target.hook, folder)
+    return exported
 
 
 def _rows(
@@ -142,6 +173,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The records' rows; counts them, and notes which records give none."""
     for record in records:
+        exported.scored_with = exported.scored_with or record["settings"]
         try:
             row = variant.row(record)
             if target.check is not None:
@@ -187,10 +219,3 @@ def _write_text(
     with open(folder / "tokens.jsonl", "w", encoding="utf-8") as file:
         for row in as_tokens:
             file.write(json.dumps(target.tokens(row, tokenizer)) + "\n")
-
-
-def _describe(to: str, name: str, variant: Variant, exported: Exported, folder: Path) -> None:
-    facts = {"segattr": __version__, "to": to, "variant": vars(variant), **vars(exported)}
-    text = json.dumps(facts, ensure_ascii=False, indent=1)
-    (folder / "export.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(guide(to, name, exported, variant), encoding="utf-8")
