@@ -193,6 +193,8 @@ collator = LossMaskCollator(0, emit_weights=True)
 loss, got = one_step(make_model("qwen2"), rows, collator, "out", 1, {accumulation}, "transformers",
                      weighted=True, ddp_backend="gloo")
 torch.save((loss, got), f"got-{{os.environ['RANK']}}.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
