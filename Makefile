@@ -2,7 +2,7 @@
 # make test: run the tests. make lint: what the code must pass besides them.
 # Each command makes its own environment; nothing but Python >= 3.10 is needed.
 # make test-oldest: the tests with the oldest supported transformers.
-# make test-trainers: three versions of TRL, and the data code of six other trainers (Python 3.11).
+# make test-trainers: three versions of TRL, and the data code of seven others (Python 3.11).
 # make bench: measure every engine against its peers; benchmarks/README.md is the result.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BENCH = --override-ini addopts= --override-ini filterwarnings=default --quiet
 PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
 TRLS = 0.24 1.6 1.16
-READERS = axolotl llama-factory ms-swift
+READERS = axolotl llama-factory ms-swift unsloth
 TESTS = tests/test_trainers.py tests/test_trl.py tests/test_examples.py
 # Warnings of trainers are theirs.
 LENIENT = --override-ini filterwarnings=default --disable-warnings

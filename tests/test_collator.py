@@ -66,6 +66,13 @@ def test_packed_rows_are_taken_apart():
         LossMaskCollator(0)([row])
 
 
+def test_an_empty_document_in_a_pack_is_none():
+    row = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "seq_lengths": [2, 0, 1]}
+    batch = LossMaskCollator(0, flatten=True)([row, ROWS[1]])
+    assert batch["labels"].tolist() == [[-100, 6, -100, -100, 10]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 2, 3, 5]
+
+
 def test_masks_stand_in_for_labels():
     row = {"input_ids": [5, 6, 7], "assistant_masks": [1, 0, 1]}
     assert LossMaskCollator(0)([row])["labels"].tolist() == [[-100, -100, 7]]

@@ -16,8 +16,9 @@ import torch
 
 from segattr.cli import main
 from segattr.export import TRAINERS, export
+from segattr.export.files import write_parquet
 from segattr.export.formats import _refuse_what_swift_changes
-from segattr.export.text import pieces_of
+from segattr.export.text import Piece, pieces_of
 from segattr.rows import row_of
 from segattr.variants import Variant
 
@@ -191,14 +192,62 @@ def test_rows_that_ms_swift_would_change_are_refused(tokenizer):
     class WithBos:
         bos_token, bos_token_id, eos_token, eos_token_id = "<s>", 3, "</s>", eos
 
-        def __call__(self, text):
-            return {"input_ids": [3]}
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": [3] * add_special_tokens + [6] * len(text)}
+
+        def decode(self, ids, **_):
+            return "x" * len(ids)
 
     _refuse_what_swift_changes(row_of([3, 6, eos], [0, 1, 1]), WithBos())
     with pytest.raises(ValueError, match="starts every row by '<s>'"):
         _refuse_what_swift_changes(row_of([5, 6, eos], [0, 1, 1]), WithBos())
-    line = TRAINERS["ms-swift"].tokens(row_of([3, 6, eos], [0, 1, 1]), WithBos())
+    row = row_of([3, 6, eos], [0, 1, 1])
+    pieces = [Piece("x", [3], 0.0), Piece("xx", [6, eos], 1.0)]
+    assert TRAINERS["ms-swift"].line(row, pieces, WithBos()) is None  # the prompt has one more
+    line = TRAINERS["ms-swift"].tokens(row, WithBos())
     assert line["messages"][0]["content"]["token_ids"] == [6, eos]
+
+
+def test_text_that_changes_without_its_end_stays_tokens(tokenizer):
+    """ms-swift adds the end of turn, so what stands before it is tokenised without it."""
+
+    class Greedy:
+        bos_token_id, eos_token_id = None, tokenizer.eos_token_id
+
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": [9] if text == "xx" else [6] * len(text)}
+
+        def decode(self, ids, **_):
+            return "x" * len(ids)
+
+    line = TRAINERS["ms-swift"].line
+    eos = tokenizer.eos_token_id
+    for count, is_text in ((1, True), (2, False), (3, True)):
+        pieces = [Piece("x", [6], 0.0), Piece("x" * count, [*[6] * count, eos], 1.0)]
+        row = row_of([6, *[6] * count, eos], [0.0, *[1.0] * (count + 1)])
+        assert (line(row, pieces, Greedy()) is not None) == is_text
+
+
+def test_rows_that_a_trainer_would_change_are_left_out_and_named(
+    scored_records, tokenizer, tmp_path
+):
+    with pytest.raises(ValueError, match="got none: ms-swift always trains the end of a turn"):
+        export(
+            scored_records,
+            "ms-swift",
+            tmp_path / "out",
+            Variant(train_response=False),
+            tokenizer=tokenizer,
+        )
+    cut = Variant(max_length=len(scored_records[0]["input_ids"]) - 1, too_long="cut")
+    done = export(scored_records, "ms-swift", tmp_path / "out", cut, tokenizer=tokenizer)
+    assert "do not cut rows" in done.failed[scored_records[0]["id"]]
+
+
+def test_many_rows_are_all_written(tmp_path):
+    rows = [{"input_ids": [number], "loss_mask": [number / 2]} for number in range(300)]
+    write_parquet(rows, tmp_path / "data.parquet")
+    assert parquet(tmp_path / "data.parquet") == rows
 
 
 @pytest.mark.parametrize("name", TRAINERS)
