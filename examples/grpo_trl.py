@@ -48,7 +48,8 @@ class AttributedGRPO(GRPOTokenWeightMixin, GRPOTrainer):
             prompt = tokenizer.apply_chat_template(
                 row["prompt"], add_generation_prompt=True, tokenize=False
             )
-            length = int(mask.sum())
+            if not (length := int(mask.sum())):
+                continue  # a completion that TRL leaves out
             encoded = encode(token_ids(prompt), ids[:length].tolist(), row["answer"])
             strengths = strength_weights(scorer.score(ig.attribute(encoded)))
             for (start, stop), value in zip(encoded.segments, strengths, strict=True):

@@ -62,6 +62,7 @@ class WeightedSFT(TokenWeightMixin, SFTTrainer):
     pass
 
 
+assert max(len(row["input_ids"]) for row in weighted) <= LENGTH  # packing would cut longer rows
 rows = Dataset.from_list(weighted).select_columns(["input_ids", "labels", "loss_weights"])
 trainer = WeightedSFT(
     model,

@@ -17,7 +17,7 @@ from segattr.argument_groups import (
     add_text,
 )
 from segattr.export import TRAINERS
-from segattr.variants import SELECTIONS, WEIGHTS
+from segattr.variants import SELECTIONS, WEIGHTINGS
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -174,8 +174,10 @@ def _add_variant(group: Any) -> None:
         help="; ".join(f"{name}: {what}" for name, what in SELECTIONS.items()).replace("%", "%%")
         + " (%(default)s)",
     )
-    group.add_argument("--tau", type=float, help="for important, high-strength, random; as scored")
-    group.add_argument("--beta", type=float, help="for important and random; as scored")
+    group.add_argument(
+        "--tau", type=float, help="for important, high-strength and random (as scored)"
+    )
+    group.add_argument("--beta", type=float, help="for important and random (as scored)")
     group.add_argument(
         "--share",
         type=float,
@@ -185,7 +187,7 @@ def _add_variant(group: Any) -> None:
     group.add_argument("--seed", type=int, default=0, help="of random (%(default)s)")
     group.add_argument(
         "--weights",
-        choices=WEIGHTS,
+        choices=WEIGHTINGS,
         default="mask",
         metavar="WEIGHTS",
         help="mask: 1 where there is loss; strength: more for stronger segments, for trainers that "

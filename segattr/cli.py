@@ -203,9 +203,9 @@ def export(arguments: argparse.Namespace) -> int:
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(str(error)) from None
-    skipped = done.too_long if arguments.too_long == "skip" else {}
-    failed = {**done.failed, **({} if skipped else done.too_long)}
-    for name, reason in failed.items():
+    skipped = done.too_long if arguments.too_long == "skip" else []
+    failed = done.failed if skipped else [*done.failed, *done.too_long]
+    for name, reason in failed:
         errors.print(f"{name}: left out: {reason}")
     if done.as_tokens:
         errors.print(
@@ -214,8 +214,8 @@ def export(arguments: argparse.Namespace) -> int:
         )
     print(
         f"{arguments.out}: {done.rows} rows, {done.tokens} tokens, {done.supervised} with loss "
-        f"({done.supervised / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} skipped. "
-        f"How to train on it: {arguments.out / 'README.md'}"
+        f"({done.supervised / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} skipped, "
+        f"{len(done.cut)} cut. How to train on it: {arguments.out / 'README.md'}"
     )
     return SOME_FAILED if failed else OK
 

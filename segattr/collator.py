@@ -5,17 +5,17 @@ Axes: ``B`` rows, ``T`` tokens of the longest row (padded) or of all of them (fl
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segattr.documents import Document, documents_of
 from segattr.rows import IGNORED
 
 MODES = ("weight", "mask", "bernoulli")
-WEIGHTS = ("loss_weights", "loss_mask", "assistant_masks")
 Batch = dict[str, Any]
 
 
@@ -27,6 +27,10 @@ class LossMaskCollator:
     label and a weight above 0; one of the two may be missing, and for want of both
     ``assistant_masks`` serve. Other columns are left alone. The first token of a document is never
     a target.
+
+    A stock trainer hands on ``input_ids`` and ``labels`` only: for weights and for packed rows,
+    whose documents would attend to each other, set ``remove_unused_columns=False``, or use
+    `TokenWeightMixin`, which keeps the columns.
 
         >>> collate = LossMaskCollator(pad_token_id=0)
         >>> batch = collate([{"input_ids": [5, 6, 7], "labels": [-100, 6, -100]},
@@ -47,7 +51,7 @@ class LossMaskCollator:
         mode: What becomes of a row's weights: ``"weight"`` leaves them; ``"mask"`` makes them 1
             above ``threshold``, else 0; ``"bernoulli"`` makes them 1 with the weight as probability
             (torch's random numbers), which is right in expectation in any trainer.
-        threshold: Of the mask.
+        threshold: Of ``mode="mask"``.
         normalize: ``"mean1"`` scales the weights of each document to mean 1 over its tokens with
             loss, for trainers that divide by their number instead of their weight.
         pad_to_multiple_of: Round ``T`` up to a multiple of this.
@@ -72,7 +76,7 @@ class LossMaskCollator:
         padding_side: str = "right",
         on_empty: str = "error",
     ) -> None:
-        if not isinstance(pad_token_id, int) or pad_token_id < 0:
+        if not isinstance(pad_token_id, (int, numbers.Integral)) or pad_token_id < 0:
             raise ValueError(
                 f"pad_token_id must be a token id, got {pad_token_id!r}. Pass the EOS token's id "
                 "if there is no pad token."
@@ -96,7 +100,9 @@ class LossMaskCollator:
                 f"emit_weights={emit_weights} and mode={mode!r}. Without weights there is nothing "
                 "to scale."
             )
-        self.pad_token_id = pad_token_id
+        if threshold and mode != "mask":
+            raise ValueError(f"threshold={threshold} needs mode='mask', got mode={mode!r}.")
+        self.pad_token_id = int(pad_token_id)
         self.flatten = flatten
         self.emit_weights = emit_weights
         self.mode = mode
@@ -121,9 +127,10 @@ class LossMaskCollator:
                 weight that is negative or not finite or does not fit the mode, packed documents
                 but no ``flatten``, or no token with loss.
         """
-        documents: list[_Document] = []
+        documents: list[Document] = []
+        needs_weights = self.emit_weights or self.mode != "weight"
         for index, row in enumerate(rows):
-            found = _documents(row, index)
+            found = documents_of(row, index, needs_weights)
             if not self.flatten and len(found) > 1:
                 raise ValueError(
                     f"row {index} must hold one document to be padded, got {len(found)}: they "
@@ -131,7 +138,9 @@ class LossMaskCollator:
                 )
             for document in found:
                 self._check_weights(document.weights, index)
-            if any((document.weights > 0).any() for document in found):
+                if self.mode == "mask":
+                    document.weights[:] = document.weights > self.threshold
+            if any(document.weights.any() for document in found):
                 documents += found
             elif self.on_empty == "error":
                 raise ValueError(
@@ -143,7 +152,12 @@ class LossMaskCollator:
                 f"the batch must keep at least one row, got {len(rows)} without any token that "
                 "carries loss. Filter them from the data set."
             )
-        documents = self._weighted(documents)
+        if self.mode == "bernoulli":
+            _draw(documents)
+        if self.normalize:
+            for document in documents:
+                on = document.weights > 0
+                document.weights.mul_(on.sum() / document.weights.sum().clamp_min(1e-300))
         return self._flattened(documents) if self.flatten else self._padded(documents)
 
     def _check_weights(self, weights: Tensor, index: int) -> None:
@@ -159,28 +173,7 @@ class LossMaskCollator:
                 "emit_weights=True for a trainer that reads them, or mode='mask' or 'bernoulli'."
             )
 
-    def _weighted(self, documents: list[_Document]) -> list[_Document]:
-        """The documents with the weights that the mode makes of theirs."""
-        if self.mode == "bernoulli":
-            # A batch that drew nothing has no loss at all, so it is drawn again.
-            drawn = [torch.bernoulli(document.weights) for document in documents]
-            while not any(weights.any() for weights in drawn):
-                drawn = [torch.bernoulli(document.weights) for document in documents]
-        elif self.mode == "mask":
-            drawn = [(document.weights > self.threshold).double() for document in documents]
-        else:
-            drawn = [document.weights for document in documents]
-        if self.normalize:
-            drawn = [
-                weights * ((weights > 0).sum() / weights.sum()) if weights.any() else weights
-                for weights in drawn
-            ]
-        return [
-            _Document(document.ids, weights)
-            for document, weights in zip(documents, drawn, strict=True)
-        ]
-
-    def _padded(self, documents: Sequence[_Document]) -> Batch:
+    def _padded(self, documents: Sequence[Document]) -> Batch:
         longest = max(len(document.ids) for document in documents)
         width = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         batch = {
@@ -199,11 +192,11 @@ class LossMaskCollator:
             line[start : start + len(row)] = row
         return batch
 
-    def _flattened(self, documents: list[_Document]) -> Batch:
+    def _flattened(self, documents: list[Document]) -> Batch:
         total = sum(len(document.ids) for document in documents)
         if missing := -total % self.pad_to_multiple_of:
             padding = torch.full((missing,), self.pad_token_id)
-            documents = [*documents, _Document(padding, torch.zeros(missing, dtype=torch.float64))]
+            documents = [*documents, Document(padding, torch.zeros(missing, dtype=torch.float64))]
         lengths = [len(document.ids) for document in documents]
         borders = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         batch = {
@@ -221,69 +214,14 @@ class LossMaskCollator:
         return batch
 
 
-@dataclass(frozen=True)
-class _Document:
-    """Tokens that attend to each other, int64 ``[T]``, and their weights, float64 ``[T]``."""
-
-    ids: Tensor
-    weights: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        return self.ids.where(self.weights > 0, IGNORED)
-
-
-def _documents(row: Mapping[str, Any], index: int) -> list[_Document]:
-    """The documents of one row, checked; the first token of each has no weight."""
-    ids = torch.as_tensor(row["input_ids"], dtype=torch.int64)
-    labels = row.get("labels")
-    names = WEIGHTS if labels is None else WEIGHTS[:2]
-    name = next((name for name in names if row.get(name) is not None), None)
-    if labels is None and name is None:
-        raise ValueError(
-            f"row {index} must have labels or weights ({', '.join(WEIGHTS)}), got "
-            f"{', '.join(row)}. Does the trainer drop columns? Set remove_unused_columns=False."
-        )
-    weights = torch.ones(len(ids), dtype=torch.float64)
-    if name is not None:
-        weights = torch.as_tensor(row[name], dtype=torch.float64)
-        _require_length(len(weights), len(ids), name, index)
-        if not (weights.isfinite() & (weights >= 0)).all():
-            bad = int((~(weights.isfinite() & (weights >= 0))).nonzero()[0])
-            raise ValueError(
-                f"row {index} must have {name} of at least 0 and finite, got {weights[bad]} at "
-                f"token {bad}. A weight of 0 takes the loss away."
-            )
-    if labels is not None:
-        labels = torch.as_tensor(labels, dtype=torch.int64)
-        _require_length(len(labels), len(ids), "labels", index)
-        if not ((labels == ids) | (labels == IGNORED)).all():
-            bad = int(((labels != ids) & (labels != IGNORED)).nonzero()[0])
-            raise ValueError(
-                f"row {index} must have labels that are the input_ids or {IGNORED}, got "
-                f"{labels[bad]} for {ids[bad]} at token {bad}. Labels are not shifted: the model "
-                "does that."
-            )
-        weights = weights.where(labels != IGNORED, 0.0)
-    lengths = row.get("seq_lengths")
-    lengths = [len(ids)] if lengths is None else torch.as_tensor(lengths).tolist()
-    _require_length(sum(lengths), len(ids), "seq_lengths that sum to a row", index)
-    documents = [
-        _Document(part, weight.clone())
-        for part, weight in zip(ids.split(lengths), weights.split(lengths), strict=True)
-        if len(part)
-    ]
-    for document in documents:
-        document.weights[0] = 0
-    return documents
-
-
-def _require_length(got: int, expected: int, name: str, index: int) -> None:
-    if got != expected:
-        raise ValueError(
-            f"row {index} must have {name} as long as its {expected} input_ids, got {got}. Was it "
-            "truncated by a trainer that cuts some columns only?"
-        )
+def _draw(documents: Sequence[Document]) -> None:
+    """Replace weights by draws with them as probability; again where a whole batch drew nothing."""
+    probabilities = [document.weights.clone() for document in documents]
+    drawn = False
+    while not drawn:
+        for document, probability in zip(documents, probabilities, strict=True):
+            document.weights.copy_(torch.bernoulli(probability))
+            drawn |= bool(document.weights.any())
 
 
 def _require_word(name: str, value: str | None, words: Sequence[str | None]) -> None:

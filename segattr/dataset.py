@@ -171,18 +171,19 @@ class ScoredWriter:
 def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read the records that `ScoredWriter` wrote.
 
-    A last line without an end, which a crash in the middle of writing leaves, is passed over.
+    A last line without an end, which a crash in the middle of writing leaves, is passed over unless
+    it is whole.
 
     Raises:
         ValueError: If a line is not one of them; names the line.
     """
     with open(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
-            if not raw.endswith(b"\n"):
-                return
             try:
                 record = json.loads(raw)
             except ValueError:  # neither JSON nor UTF-8
+                if not raw.endswith(b"\n"):
+                    return
                 record = None
             if not isinstance(record, dict) or not record.keys() >= RECORD_KEYS:
                 raise ValueError(
@@ -193,13 +194,28 @@ def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _drop_partial_line(path: Path) -> None:
-    """Cut off a record that a crash left half written; any other unfinished line is an error."""
+    """Cut off a record that a crash left half written; any other unfinished line is an error.
+
+    A whole record that lacks its line's end only, gets it.
+    """
     with open(path, "rb+") as file:
         end = sum(len(raw) for raw in file if raw.endswith(b"\n"))
         file.seek(end)
-        if (rest := file.read(len(RECORD_START))) != RECORD_START[: len(rest)]:
+        rest = file.read()
+        if _is_json(rest):
+            file.write(b"\n")
+            return
+        if rest[: len(RECORD_START)] != RECORD_START[: len(rest)]:
             raise ValueError(
                 f"{path} must hold scored traces, got something else in its last line. Check the "
                 "path."
             )
         file.truncate(end)
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except ValueError:
+        return False
+    return True

@@ -56,7 +56,7 @@ def encode(
             ``"{question}\\n"``.
         strip_final_answer: Leave the trace's own closing statement of the answer (from the last
             ``**Final Answer**``, or the last sentence with ``\\boxed``) out of the attributed text;
-            its tokens move to ``response_ids`` and are always trained.
+            its tokens move to ``response_ids`` and are trained with these.
         max_length: Most tokens the attributed sequence may have.
 
     Raises:

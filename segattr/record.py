@@ -14,7 +14,14 @@ from segattr.trace import EncodedTrace, Trace
 
 # What every scored record has; `scored_record` puts the id first.
 RECORD_KEYS = {"id", "question", "answer", "segments", "settings", "prompt", "input_ids"}
-RECORD_KEYS |= {"token_scores", "target_logprob", "baseline_logprob", "completeness_gap"}
+RECORD_KEYS |= {
+    "target",
+    "evaluations",
+    "token_scores",
+    "target_logprob",
+    "baseline_logprob",
+    "completeness_gap",
+}
 
 
 def scored_record(
@@ -89,7 +96,7 @@ def attribution_of(record: Mapping[str, Any]) -> Attribution:
     It has no ``segment_samples``, so nothing scored from it is called undecided.
 
     Raises:
-        ValueError: If the record does not have what was attributed.
+        ValueError: If the record is not whole.
     """
     if "tail_ids" not in record:
         raise ValueError(
@@ -97,7 +104,13 @@ def attribution_of(record: Mapping[str, Any]) -> Attribution:
             "an earlier version. Score the traces again."
         )
     spans = [segment["span"] for segment in record["segments"]]
-    stop = spans[-1][1]
+    stop = spans[-1][1] if spans else 0
+    tokens, scores = stop + len(record["tail_ids"]), record["token_scores"]
+    if not spans or len(scores) != tokens or None in scores:
+        raise ValueError(
+            f"record {record['id']!r} must have segments and a score for each of its {tokens} "
+            f"attributed tokens, got {len(spans)} and {len(scores)}. Score the trace again."
+        )
     encoded = EncodedTrace(
         input_ids=torch.tensor(record["input_ids"][:stop] + record["tail_ids"]),
         prompt=record["prompt"],

@@ -92,8 +92,8 @@ def row_of(ids: list[int], weights: list[float]) -> Row:
     mask = [int(weight > 0) for weight in weights]
     if not any(mask):
         raise ValueError(
-            "the row must keep at least one token, got none: its loss would be 0/0. Drop it, or "
-            "raise beta."
+            "the row must keep at least one token, got none: its loss would be 0/0. Drop it, "
+            "select more, or cut less."
         )
     return {
         "input_ids": ids,
@@ -144,6 +144,8 @@ def _fitting(length: int, ends: Sequence[int], max_length: int | None, too_long:
     """How many tokens of the row stay; ``ends`` are those of the prompt and of its segments."""
     if max_length is None or length <= max_length:
         return length
+    if max_length < 1:
+        raise ValueError(f"max_length must be at least 1, got {max_length}.")
     fitting = [end for end in ends[1:] if end <= max_length]
     if too_long == "cut" and fitting:
         return fitting[-1]
@@ -151,7 +153,7 @@ def _fitting(length: int, ends: Sequence[int], max_length: int | None, too_long:
         "Skip this trace, or pass too_long='cut' to leave out its last segments and the response."
     )
     if too_long == "cut":
-        remedy = f"Prompt and first segment alone have {ends[1]}: skip this trace."
+        remedy = f"Prompt and first segment alone have {ends[:2][-1]}: skip this trace."
     raise TraceTooLongError(
         f"the row must fit max_length = {max_length} tokens, got {length}, "
         f"{length - max_length} too many. {remedy}"

@@ -24,7 +24,7 @@ from segattr.attribution import Attribution
 from segattr.trace import EncodedTrace
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
-SELECTIONS = ("important", "random")
+KEPT = ("important", "random")
 Spans = Sequence[tuple[int, int]]
 
 
@@ -100,10 +100,8 @@ class SegmentScorer:
                 f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got "
                 f"{normalization!r}."
             )
-        if select not in SELECTIONS:
-            raise ValueError(
-                f"select must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}."
-            )
+        if select not in KEPT:
+            raise ValueError(f"select must be one of {', '.join(map(repr, KEPT))}, got {select!r}.")
         self.tau = tau
         self.beta = beta
         self.normalization = normalization

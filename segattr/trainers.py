@@ -48,20 +48,33 @@ class TokenWeightMixin:
         WeightedTrainer(..., data_collator=LossMaskCollator(pad_token_id, emit_weights=True))
 
     The mean is over the weights of all batches of an optimizer step, of all devices, so gradient
-    accumulation changes nothing. Batches without ``loss_weights`` are trained as ever. In an
-    ``SFTTrainer``, pass ``dataset_kwargs={"skip_prepare_dataset": True}``, since its own truncation
-    and packing drop weights; pack with ``trl.pack_dataset`` and ``LossMaskCollator(flatten=True)``.
+    accumulation changes nothing; an evaluation is the mean of its batches' means, as ever. Batches
+    without ``loss_weights`` are trained as ever. In an ``SFTTrainer``, pass
+    ``dataset_kwargs={"skip_prepare_dataset": True}``, since its own truncation and packing drop
+    weights; pack with ``trl.pack_dataset`` and ``LossMaskCollator(flatten=True)``.
 
     Raises:
-        ValueError: At the first weighted batch, if the trainer is set to something that would drop
-            the weights: label smoothing, a ``compute_loss_func``, a Liger kernel, TRL's ``dft`` or
+        ValueError: When made with a data set that has ``loss_weights`` and another collator, or at
+            the first weighted batch, if the trainer is set to something that would drop the
+            weights: label smoothing, a ``compute_loss_func``, a Liger kernel, TRL's ``dft`` or
             ``chunked_nll`` losses, sequence or context parallelism, ``DataParallel``.
     """
 
-    args: Any  # these four are the trainer's
+    args: Any  # these are the trainer's
     model: Any
     accelerator: Any
+    model_accepts_loss_kwargs: bool
     _signature_columns: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        collator = kwargs.get("data_collator") or next(iter(args[2:3]), None)
+        names = getattr(kwargs.get("train_dataset"), "column_names", None) or ()
+        if KEY in names and collator is None:
+            raise ValueError(
+                f"a trainer of a data set with {KEY} must get a collator that hands them on, got "
+                "none. Pass data_collator=LossMaskCollator(pad_token_id, emit_weights=True)."
+            )
+        super().__init__(*args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         trainer: Any = super()
@@ -71,8 +84,11 @@ class TokenWeightMixin:
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping], device: Any) -> Any:
         trainer: Any = super()
+        weighted = bool(batch_samples) and KEY in batch_samples[0]
+        # Whether the model does or not: the weighted loss is computed here.
+        self.model_accepts_loss_kwargs |= weighted
         count = trainer._get_num_items_in_batch(batch_samples, device)
-        if count is None or KEY not in batch_samples[0]:
+        if not weighted:
             return count
         # The trainer's own count, which it has scaled for its kind of parallelism, times the mean
         # weight of what was counted.
@@ -145,7 +161,12 @@ class _WeightedModel:
         )
         if (auxiliary := getattr(outputs, "aux_loss", None)) is not None:
             # As the model's own loss: the load balancing of experts.
-            coefficient = self._config.get_text_config().router_aux_loss_coef
+            coefficient = getattr(self._config.get_text_config(), "router_aux_loss_coef", None)
+            if coefficient is None:
+                raise ValueError(
+                    "token weights need the coefficient of the model's auxiliary loss, got a "
+                    "config without router_aux_loss_coef. Set output_router_logits=False."
+                )
             loss = loss + coefficient * auxiliary.to(loss.device)
         outputs["loss"] = loss
         return outputs
@@ -172,7 +193,8 @@ def _refuse_what_drops_weights(trainer: Any, inputs: Mapping[str, Any]) -> None:
 class _TokenGRPO:
     """What both GRPO mixins share: where a rollout's weights come from, and what they must be."""
 
-    accelerator: Any  # the trainer's
+    args: Any  # these are the trainer's
+    accelerator: Any
 
     def token_weights(
         self, inputs: Sequence[Mapping[str, Any]], completion_ids: Tensor, completion_mask: Tensor
@@ -191,14 +213,10 @@ class _TokenGRPO:
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         trainer: Any = super()
-        if tuple(map(int, version("trl").split(".")[:2])) < (0, 29):
-            raise RuntimeError(
-                f"token weights in GRPO need trl >= 0.29, got {version('trl')}: older ones have "
-                "one advantage per completion. Upgrade it."
-            )
+        _require_advantages_per_token(self.args)
         batch = trainer._generate_and_score_completions(inputs)
         ids, mask = batch["completion_ids"], batch["completion_mask"]
-        weights = self.token_weights(inputs, ids, mask)
+        weights = torch.as_tensor(self.token_weights(inputs, ids, mask))
         if weights.shape != ids.shape or not (weights.isfinite() & (weights >= 0)).all():
             raise ValueError(
                 f"token_weights must return {list(ids.shape)} weights of at least 0, got "
@@ -209,6 +227,20 @@ class _TokenGRPO:
 
     def _weigh(self, batch: dict[str, Any], weights: Tensor) -> None:
         raise NotImplementedError
+
+
+def _require_advantages_per_token(arguments: Any) -> None:
+    """Raise where a GRPOTrainer takes one advantage per completion only."""
+    if tuple(map(int, version("trl").split(".")[:2])) < (0, 29):
+        raise RuntimeError(
+            f"token weights in GRPO need trl >= 0.29, got {version('trl')}: older ones have one "
+            "advantage per completion. Upgrade it."
+        )
+    if getattr(arguments, "use_liger_kernel", False):
+        raise ValueError(
+            "token weights in GRPO need TRL's own loss, got use_liger_kernel=True, whose loss has "
+            "one advantage per completion. Switch it off."
+        )
 
 
 class GRPOTokenWeightMixin(_TokenGRPO):
@@ -244,4 +276,5 @@ class GRPOTokenMaskMixin(_TokenGRPO):
         if own is not None:
             batch["tool_mask"] = batch["tool_mask"] * own
         trained = (batch["completion_mask"] * batch["tool_mask"]).sum()
-        batch["num_items_in_batch"] = self.accelerator.gather(trained).sum()
+        # TRL divides by it, and before 1.16 does not guard against completions without any.
+        batch["num_items_in_batch"] = self.accelerator.gather(trained).sum().clamp(min=1)

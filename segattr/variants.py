@@ -27,7 +27,7 @@ SELECTIONS = {
     "top-signed-tokens": "the tokens of the highest attribution",
     "all": "everything: plain fine-tuning",
 }
-WEIGHTS = ("mask", "strength")
+WEIGHTINGS = ("mask", "strength")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Variant:
     too_long: str = "error"
 
     def __post_init__(self) -> None:
-        for name, words in (("select", SELECTIONS), ("weights", WEIGHTS)):
+        for name, words in (("select", SELECTIONS), ("weights", WEIGHTINGS)):
             if getattr(self, name) not in words:
                 raise ValueError(
                     f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}."

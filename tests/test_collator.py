@@ -28,7 +28,7 @@ def test_pads_on_the_right():
 
 def test_pads_on_the_left_and_to_a_multiple():
     collate = LossMaskCollator(3, padding_side="left", pad_to_multiple_of=3, emit_weights=True)
-    batch = collate(ROWS)
+    batch = collate([ROWS[0], {**ROWS[1], "loss_weights": [1.0, 1.0]}])
     assert batch["input_ids"].tolist() == [[3, 3, 5, 6, 7, 8], [3, 3, 3, 3, 9, 10]]
     assert batch["attention_mask"].tolist()[1] == [0, 0, 0, 0, 1, 1]
     assert batch["labels"].tolist()[1] == [-100, -100, -100, -100, -100, 10]
@@ -80,11 +80,22 @@ def test_masks_stand_in_for_labels():
 
 def test_labels_win_over_assistant_masks_and_meet_weights():
     row = {"input_ids": [4, 5, 6, 7], "labels": [4, 5, -100, 7], "assistant_masks": [0, 0, 1, 1]}
+    assert LossMaskCollator(0)([row])["labels"].tolist() == [[-100, 5, -100, 7]]
     collate = LossMaskCollator(0, emit_weights=True)
-    assert collate([row])["labels"].tolist() == [[-100, 5, -100, 7]]
     batch = collate([{**row, "loss_mask": [1, 0, 1, 2.5]}])
     assert batch["labels"].tolist() == [[-100, -100, -100, 7]]
     assert batch["loss_weights"].tolist() == [[0, 0, 0, 2.5]]
+    both = {**row, "loss_mask": [1, 0, 1, 2.5], "loss_weights": [1, 1, 1, 2.0]}
+    assert collate([both])["loss_weights"].tolist() == [[0, 1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"mode": "bernoulli"}, {"mode": "mask"}, {"emit_weights": True}]
+)
+def test_weights_that_a_trainer_dropped_are_missed(settings):
+    """What a stock trainer leaves of a row: every weight would be 1."""
+    with pytest.raises(ValueError, match=r"input_ids and weights .*remove_unused_columns=False"):
+        LossMaskCollator(0, **settings)([{"input_ids": [5, 6], "labels": [-100, 6]}])
 
 
 def test_other_columns_are_left_alone():
@@ -112,6 +123,8 @@ def test_a_mask_has_a_threshold():
     batch = collate(SOFT[:1])
     assert batch["labels"].tolist() == [[-100, -100, -100, 8]]
     assert batch["loss_weights"].tolist() == [[0, 0, 0, 1]]
+    with pytest.raises(ValueError, match="row 1 keeps no token"):
+        collate(SOFT)
 
 
 def test_mean_1_is_per_document():
@@ -152,7 +165,10 @@ def test_rows_without_loss_can_be_skipped():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"input_ids": [5, 6]}, r"row 1 must have labels or weights .*, got input_ids"),
+        (
+            {"input_ids": [5, 6]},
+            r"row 1 must have .* labels or weights .*, got input_ids",
+        ),
         ({"input_ids": [5, 6], "labels": [6]}, "labels as long as its 2 input_ids, got 1"),
         (
             {"input_ids": [5, 6], "labels": [-100, 6], "loss_weights": [0, 1, 1]},
@@ -160,7 +176,7 @@ def test_rows_without_loss_can_be_skipped():
         ),
         (
             {"input_ids": [5, 6], "labels": [-100, 6], "seq_lengths": [1, 2]},
-            "seq_lengths that sum to a row as long as its 2 input_ids, got 3",
+            r"seq_lengths that sum to its 2 tokens, got \[1, 2\]",
         ),
         (
             {"input_ids": [5, 6], "labels": [6, -100]},
@@ -200,6 +216,7 @@ def test_weights_above_1_cannot_be_drawn():
         ({"pad_to_multiple_of": 0}, "at least 1, got 0"),
         ({"mode": "soft"}, "'weight', 'mask', 'bernoulli', got 'soft'"),
         ({"threshold": -0.1}, "at least 0, got -0.1"),
+        ({"threshold": 0.5}, r"threshold=0\.5 needs mode='mask', got mode='weight'"),
         ({"threshold": float("nan")}, "at least 0, got nan"),
         ({"normalize": "sum1"}, "None, 'mean1', got 'sum1'"),
         ({"normalize": "mean1"}, "needs emit_weights=True and mode='weight', got"),

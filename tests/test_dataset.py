@@ -147,3 +147,15 @@ def test_nan_is_never_written(tmp_path):
     ):
         writer.write({**RECORD, "score": float("nan")})
     assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_a_whole_record_counts_though_its_line_has_no_end(tmp_path):
+    """As an editor may leave it; only what a crash cut short is passed over."""
+    path = tmp_path / "scored.jsonl"
+    lines = [json.dumps({**RECORD, "id": name}) for name in "ab"]
+    path.write_text("\n".join(lines))
+    assert [record["id"] for record in read_scored(path)] == ["a", "b"]
+    with ScoredWriter(path, RECORD["settings"], resume=True) as writer:
+        assert writer.done == {"a", "b"}
+        writer.write({**RECORD, "id": "c"})
+    assert [record["id"] for record in read_scored(path)] == ["a", "b", "c"]

@@ -5,6 +5,7 @@ The trainers' own data code reads these files in tests/readers: ``make test-read
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import random
@@ -18,7 +19,7 @@ from segattr.cli import main
 from segattr.export import TRAINERS, export
 from segattr.export.files import write_parquet
 from segattr.export.formats import _refuse_what_swift_changes
-from segattr.export.text import Piece, pieces_of
+from segattr.export.text import Piece, decode, pieces_of
 from segattr.rows import row_of
 from segattr.variants import Variant
 
@@ -241,7 +242,7 @@ def test_rows_that_a_trainer_would_change_are_left_out_and_named(
         )
     cut = Variant(max_length=len(scored_records[0]["input_ids"]) - 1, too_long="cut")
     done = export(scored_records, "ms-swift", tmp_path / "out", cut, tokenizer=tokenizer)
-    assert "do not cut rows" in done.failed[scored_records[0]["id"]]
+    assert "do not cut rows" in dict(done.failed)[scored_records[0]["id"]]
 
 
 def test_many_rows_are_all_written(tmp_path):
@@ -327,11 +328,81 @@ def test_one_bad_trace_is_left_out_and_named(scored_records, tmp_path):
         tmp_path / "out",
         Variant(max_length=longest - 1),
     )
-    assert "tail_ids" in done.failed["old"]
+    assert "tail_ids" in dict(done.failed)["old"]
     assert len(done.too_long) == 1
     assert done.rows == 2
     facts = json.loads((tmp_path / "out/export.json").read_text())
-    assert facts["failed"].keys() == {"old"}
+    assert [name for name, _ in facts["failed"]] == ["old"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"segments": []},
+        {"token_scores": [0.5] * 50},
+        {"token_scores": None},
+        {"prompt": [1, 2]},
+    ],
+)
+def test_a_broken_record_stops_nothing(scored_records, tmp_path, change):
+    if change.get("token_scores", 0) is None:
+        change = {"token_scores": [None] * len(scored_records[0]["token_scores"])}
+    broken = {**scored_records[0], "id": "broken", **change}
+    done = export([broken, *scored_records], "trl", tmp_path / "out")
+    assert [name for name, _ in done.failed] == ["broken"]
+    assert done.rows == 3
+
+
+def test_what_was_cut_is_said(scored_records, scored_file, tmp_path, capsys):
+    lengths = sorted(len(record["input_ids"]) for record in scored_records)
+    cut = Variant(max_length=lengths[-1] - 1, too_long="cut")
+    done = export(scored_records, "trl", tmp_path / "out", cut)
+    longest = next(r["id"] for r in scored_records if len(r["input_ids"]) == lengths[-1])
+    assert done.cut == [longest]
+    assert "1 cut" in (tmp_path / "out/README.md").read_text()
+    options = ["--too-long", "cut", "--max-length", str(lengths[-1] - 1), "--overwrite"]
+    out = str(tmp_path / "out")
+    assert main(["export", str(scored_file), "--to", "trl", "--out", out, *options]) == 0
+    assert "1 cut" in capsys.readouterr().out
+
+
+def test_a_file_in_the_way_is_no_loss(scored_records, rows, tmp_path):
+    out = tmp_path / "out"
+    export(scored_records, "trl", out)
+    (out / "data").mkdir()
+    (out / "data/mine").write_text("x")
+    with pytest.raises(FileExistsError, match=r"which no export made\. Move it away"):
+        export(scored_records, "llama-factory", out, overwrite=True)
+    assert len(parquet(out / "data.parquet")) == len(rows)
+    assert (out / "data/mine").is_file()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"files": ["../mine.tex"]}'])
+def test_an_export_json_of_someone_else_is_no_export(scored_records, tmp_path, text):
+    (tmp_path / "mine.tex").write_text("...")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/export.json").write_text(text)
+    with pytest.raises(FileExistsError, match="which holds something else"):
+        export(scored_records, "trl", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "mine.tex").is_file()
+
+
+def test_columns_have_the_types_that_tokenizers_give(scored_records, tmp_path):
+    """As `datasets` stores them, so that exports can be merged with other data."""
+    import pyarrow.parquet
+
+    export(scored_records, "axolotl", tmp_path / "out")
+    schema = pyarrow.parquet.read_schema(tmp_path / "out/data.parquet")
+    kinds = {field.name: str(field.type.value_type) for field in schema}
+    assert kinds == {"input_ids": "int32", "attention_mask": "int8", "labels": "int64"}
+
+
+def test_spaces_of_the_text_stay_as_they_are(tokenizer):
+    """A tokenizer may be set to tidy up spaces before punctuation when it decodes."""
+    ids = tokenizer("hmm . so", add_special_tokens=False)["input_ids"]
+    tidy = copy.deepcopy(tokenizer)
+    tidy.clean_up_tokenization_spaces = True
+    assert decode(ids, tidy) == "hmm . so"
 
 
 def test_the_command(scored_file, tmp_path, capsys):
@@ -389,6 +460,21 @@ def test_what_the_command_refuses(scored_file, tmp_path, capsys, options, messag
     assert code == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tokenizer_is_the_one_that_scored(scored_records, tokenizer, tmp_path, capsys):
+    tokenizer.save_pretrained(tmp_path / "own")
+    settings = {"model": "/nowhere", "tokenizer": str(tmp_path / "own")}
+    path = tmp_path / "scored.jsonl"
+    for given, code in (({}, 0), ({"tokenizer": None}, 2)):
+        record = {**scored_records[0], "settings": {**settings, **given}}
+        path.write_text(json.dumps(record) + "\n")
+        command = ["export", str(path), "--to", "ms-swift", "--overwrite"]
+        assert main([*command, "--out", str(tmp_path / "out")]) == code
+    assert "--tokenizer /nowhere could not be loaded" in capsys.readouterr().err
+    path.write_text(json.dumps({**scored_records[0], "settings": {}}) + "\n")
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "--tokenizer must be given" in capsys.readouterr().err
 
 
 def test_the_command_names_a_file_that_is_none(tmp_path, capsys):

@@ -97,8 +97,12 @@ def test_a_long_row_is_cut_between_segments_and_loses_its_end():
         assert len(row["labels"]) == len(row["loss_weights"]) == length
     with pytest.raises(TraceTooLongError, match="Prompt and first segment alone have 5"):
         training_row(ENCODED, scores(True, True, True), max_length=4, too_long="cut")
-    with pytest.raises(ValueError, match="keep at least one token, got none"):
+    with pytest.raises(ValueError, match=r"keep at least one token, got none.* or cut less"):
         training_row(ENCODED, scores(False, False, True), max_length=6, too_long="cut")
+    with pytest.raises(TraceTooLongError, match="have 3: skip this trace"):
+        training_row(ENCODED, weights=[0, 0, 0], prune=True, max_length=4, too_long="cut")
+    with pytest.raises(ValueError, match="max_length must be at least 1, got 0"):
+        training_row(ENCODED, weights=[1, 1, 1], max_length=0)
 
 
 @pytest.mark.parametrize(

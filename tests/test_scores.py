@@ -245,6 +245,19 @@ def test_random_segments_are_as_many_and_depend_on_the_seed_and_the_trace():
     assert not torch.equal(scores.kept, scorer[1].score(found).kept)
 
 
+def test_random_segments_do_not_depend_on_stub_and_answer():
+    found = many(0)
+    ids = found.encoded.input_ids.clone()
+    ids[-2:] = 7
+    other = dataclasses.replace(found, encoded=dataclasses.replace(found.encoded, input_ids=ids))
+    scorer = SegmentScorer(beta=1.0, select="random")
+    assert torch.equal(scorer.score(found).kept, scorer.score(other).kept)
+    ids = ids.clone()
+    ids[3] = 7
+    other = dataclasses.replace(found, encoded=dataclasses.replace(found.encoded, input_ids=ids))
+    assert not torch.equal(scorer.score(found).kept, scorer.score(other).kept)
+
+
 def test_random_segments_are_drawn_evenly():
     counts = torch.zeros(40)
     number = 0

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from segattr import LossMaskCollator, TokenWeightMixin
-from segattr.trainers import weighted_cross_entropy
+from segattr.trainers import _refuse_what_drops_weights, weighted_cross_entropy
 
 ROWS = 4  # of weighted_rows
 HAS_TRL = importlib.util.find_spec("trl") is not None
@@ -287,6 +288,135 @@ def test_settings_that_drop_weights_are_refused(weighted_rows, tmp_path, change,
     trainer = WeightedTrainer(model, arguments, compute_loss_func=compute_loss_func)
     with pytest.raises(ValueError, match=message):
         trainer.compute_loss(model, LossMaskCollator(0, emit_weights=True)(weighted_rows))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_models_that_take_no_loss_arguments_accumulate_right_too(weighted_rows, tmp_path, library):
+    """Those whose forward is not told how many tokens there are, such as Qwen3-VL's."""
+    model = make_model("qwen2")
+    model.accepts_loss_kwargs = False
+    by_hand = mean_by_hand(model, weighted_rows)
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    collator = LossMaskCollator(0, emit_weights=True)
+    loss, got = one_step(model, weighted_rows, collator, tmp_path, 2, 2, library, weighted=True)
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
+@pytest.mark.parametrize("mode", ["bernoulli", "mask"])
+def test_weights_dropped_by_a_stock_trainer_are_noticed(weighted_rows, tmp_path, mode):
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    rows = [{**row, "loss_weights": [w / 3 for w in row["loss_weights"]]} for row in weighted_rows]
+    collator = LossMaskCollator(0, mode=mode)
+    trainer = Trainer(make_model("qwen2"), arguments, train_dataset=rows, data_collator=collator)
+    with pytest.raises(ValueError, match="remove_unused_columns=False"):
+        next(iter(trainer.get_train_dataloader()))
+    arguments.remove_unused_columns = False
+    (batch,) = list(trainer.get_train_dataloader())
+    assert (
+        0 < (batch["labels"] != -100).sum() <= sum(w > 0 for r in rows for w in r["loss_weights"])
+    )
+
+
+def test_a_mixin_without_its_collator_is_refused(weighted_rows, tmp_path):
+    import datasets
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    data = datasets.Dataset.from_list(weighted_rows)
+    with pytest.raises(ValueError, match=r"must get a collator .*, got none"):
+        WeightedTrainer(make_model("qwen2"), arguments, train_dataset=data)
+    WeightedTrainer(make_model("qwen2"), arguments, LossMaskCollator(0), train_dataset=data)
+
+
+def test_weights_where_there_is_no_label_count_for_nothing(weighted_rows, tmp_path):
+    """As from another collator, which leaves weights outside the labels."""
+    model = make_model("qwen2")
+    by_hand = mean_by_hand(model, weighted_rows)
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    ours = LossMaskCollator(0, emit_weights=True)
+
+    def collate(rows):
+        batch = ours(rows)
+        batch["loss_weights"][batch["labels"] == -100] = 7.0
+        return batch
+
+    loss, got = one_step(model, weighted_rows, collate, tmp_path, 2, 2, "transformers", True)
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_size_of_all_weights_changes_nothing(weighted_rows, tmp_path, scale):
+    scaled = [{**r, "loss_weights": [scale * w for w in r["loss_weights"]]} for r in weighted_rows]
+    for library in LIBRARIES:
+        model = make_model("qwen2")
+        by_hand = mean_by_hand(model, weighted_rows)
+        expected = torch.autograd.grad(by_hand, list(model.parameters()))
+        collator = LossMaskCollator(0, emit_weights=True)
+        loss, got = one_step(model, scaled, collator, tmp_path, 4, 1, library, weighted=True)
+        assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+        assert_gradients_equal(got, expected)
+
+
+def test_a_batch_without_any_weight_has_no_loss(weighted_rows, tmp_path):
+    model = make_model("qwen2")
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    trainer = WeightedTrainer(model, arguments)
+    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    batch["loss_weights"].zero_()
+    loss = trainer.compute_loss(model, batch)
+    assert loss.item() == 0
+    loss.backward()
+    assert all((p.grad is None) or not p.grad.any() for p in model.parameters())
+
+
+def test_the_model_is_run_without_a_cache(weighted_rows, tmp_path):
+    """With one, transformers 4 lets flattened documents attend to each other."""
+    seen = {}
+    model = make_model("qwen2")
+    model.register_forward_pre_hook(lambda _, __, kw: seen.update(kw), with_kwargs=True)
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    WeightedTrainer(model, arguments).compute_loss(model, batch)
+    assert seen["use_cache"] is False
+    assert "loss_weights" not in seen
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_of_16_bit_logits_are_float32(dtype):
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(2, 9, 50)).to(dtype)
+    labels, weights = torch.randint(0, 50, (2, 9)), torch.rand(2, 9)
+    loss = weighted_cross_entropy(logits, labels, weights)
+    exact = weighted_cross_entropy(logits.double(), labels, weights.double())
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "inputs", "message"),
+    [
+        ({"use_liger_kernel": True}, {}, "got use_liger_kernel, which"),
+        ({"n_gpu": 2}, {}, "got DataParallel"),
+        ({"loss_type": "dft"}, {}, r"got loss_type='dft' \(pass loss_type='nll'\)"),
+        ({"loss_type": "chunked_nll"}, {}, "got loss_type='chunked_nll'"),
+        ({}, {"shift_labels": None}, "got sequence or context parallelism"),
+    ],
+)
+def test_what_drops_weights_is_named(changes, inputs, message):
+    arguments = SimpleNamespace(**{"use_liger_kernel": False, "n_gpu": 1, **changes})
+    trainer = SimpleNamespace(args=arguments, label_smoother=None, compute_loss_func=None)
+    with pytest.raises(ValueError, match=message):
+        _refuse_what_drops_weights(trainer, inputs)
+
+
+def test_experts_without_a_known_coefficient_are_refused(weighted_rows, tmp_path):
+    model = make_model("mixtral", output_router_logits=True)
+    model.config.router_aux_loss_coef = None
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    with pytest.raises(ValueError, match="config without router_aux_loss_coef"):
+        WeightedTrainer(model, arguments).compute_loss(model, batch)
 
 
 def test_a_batch_without_weights_is_trained_as_ever(weighted_rows, tmp_path):

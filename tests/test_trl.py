@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -193,6 +194,52 @@ def test_grpo_masks_take_tokens_out_of_the_loss_and_its_count(tmp_path, loss_typ
     scale = max(gradient.abs().max() for gradient in expected)
     for mine, theirs in zip(step, expected, strict=True):
         assert (mine - theirs).abs().max() <= 1e-5 * scale  # float32
+
+
+@pytest.mark.skipif(TRL < (0, 29), reason="older GRPO trainers have no advantage per token")
+@pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "grpo"])
+def test_a_mask_of_nothing_changes_nothing(tmp_path, loss_type):
+    _, _, step = grpo(
+        trl.GRPOTrainer,
+        GRPOTokenMaskMixin,
+        lambda ids: torch.zeros(ids.shape),
+        tmp_path,
+        loss_type=loss_type,
+        beta=0.0,
+    )
+    assert all((gradient == 0).all() for gradient in step)
+
+
+@pytest.mark.skipif(TRL < (0, 29), reason="older GRPO trainers have no advantage per token")
+@pytest.mark.parametrize("mixin", [GRPOTokenMaskMixin, GRPOTokenWeightMixin])
+def test_truncated_completions_and_several_iterations(tmp_path, mixin):
+    """Every completion is cut off here, so that none is trained on."""
+    options = {"mask_truncated_completions": True, "num_iterations": 2}
+    even = lambda ids: torch.ones(ids.shape)  # noqa: E731
+    batch, _, step = grpo(trl.GRPOTrainer, mixin, even, tmp_path, beta=0.0, **options)
+    assert batch["completion_mask"].sum() == 0
+    assert all((gradient == 0).all() for gradient in step)
+
+
+def test_a_mask_meets_that_of_tools_and_padding():
+    """The tokens of a tool's answer stay out, and padding is not counted."""
+    batch = {
+        "completion_mask": torch.tensor([[1, 1, 1, 0]]),
+        "tool_mask": torch.tensor([[1, 0, 1, 1]]),
+    }
+    mixin = GRPOTokenMaskMixin()
+    mixin.accelerator = SimpleNamespace(gather=lambda count: torch.stack([count, count]))
+    mixin._weigh(batch, torch.tensor([[1.0, 1.0, 0.0, 1.0]]))
+    assert batch["tool_mask"].tolist() == [[1, 0, 0, 1]]
+    assert batch["num_items_in_batch"] == 2  # one token on each of two devices
+
+
+@pytest.mark.skipif(TRL < (0, 29), reason="older GRPO trainers have no advantage per token")
+def test_liger_in_grpo_is_refused(tmp_path):
+    trainer = type("Weighted", (GRPOTokenWeightMixin,), {})()
+    trainer.args = SimpleNamespace(use_liger_kernel=True)
+    with pytest.raises(ValueError, match="got use_liger_kernel=True"):
+        trainer._generate_and_score_completions([])
 
 
 @pytest.mark.skipif(TRL < (0, 29), reason="older GRPO trainers have no advantage per token")

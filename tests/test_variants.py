@@ -71,6 +71,17 @@ def test_random_segments_are_as_many_as_important_ones(record):
     assert all({22, 23, 28, 29} <= set(tokens) for tokens in seen)
 
 
+def test_random_segments_are_counted_with_beta(record):
+    """One segment is important with a beta of 0.8; random draws may fall on the ends too."""
+    counts = {
+        beta: {len(supervised(record, select="random", beta=beta, seed=s)) for s in range(30)}
+        for beta in (0.8, 1.0)
+    }
+    ends, one, three, all_inner = 6, 7, 9, 10
+    assert counts[0.8] == {ends, one, three}
+    assert counts[1.0] == {ends, one, three, all_inner}
+
+
 def test_pruning_removes_the_text(record):
     row = Variant(prune=True).row(record)
     assert row["input_ids"] == [20, 21, 22, 23, 28, 29, 7, 8]

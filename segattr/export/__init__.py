@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,9 @@ class Exported:
         tokens: Their tokens.
         supervised: Those of them that carry loss.
         longest: Tokens of the longest row.
-        too_long: Traces left out because they are longer than ``max_length``, and why.
-        failed: Traces left out for another reason, and why.
+        too_long: Ids of traces left out because they are longer than ``max_length``, and why.
+        failed: Ids of traces left out for another reason, and why.
+        cut: Ids of the traces that were cut to ``max_length``.
         as_tokens: Rows that the trainer would read otherwise as text; they are in a file of tokens
             instead.
         scored_with: The settings of the first record.
@@ -50,8 +51,9 @@ class Exported:
     tokens: int = 0
     supervised: int = 0
     longest: int = 0
-    too_long: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    too_long: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
     as_tokens: int = 0
     scored_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,7 +100,7 @@ def export(
         facts |= vars(exported)
         text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
         (partial / "export.json").write_text(text, encoding="utf-8")
-        text = guide(to, str(out), exported, variant)
+        text = guide(to, str(folder), exported, variant)
         (partial / "README.md").write_text(text, encoding="utf-8")
         _replace(folder, partial)
     return exported
@@ -107,10 +109,18 @@ def export(
 def _replace(folder: Path, partial: Path) -> None:
     """Put the new export in place of an earlier one, whose files alone are removed."""
     folder.mkdir(exist_ok=True)
-    if (folder / "export.json").exists():
-        for name in json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]:
-            old = folder / name
-            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    earlier = _files_of(folder)
+    for path in partial.iterdir():
+        if (folder / path.name).exists() and folder / path.name not in earlier:
+            raise FileExistsError(
+                f"out must have room for {path.name}, got {folder / path.name}, which no export "
+                "made. Move it away."
+            )
+    for old in earlier:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
     for path in partial.iterdir():
         path.rename(folder / path.name)
 
@@ -131,7 +141,7 @@ def _require_able(to: str, variant: Variant, tokenizer: Any) -> None:
 def _require_new(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / "export.json").is_file():
+    if not _files_of(out):
         raise FileExistsError(
             f"out must be a new folder, got {out}, which holds something else. Choose another."
         )
@@ -140,6 +150,15 @@ def _require_new(out: Path, overwrite: bool) -> None:
             f"out must be a new folder, got {out}, an earlier export. Pass --overwrite to replace "
             "it."
         )
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """What an earlier export has written into a folder; nothing for other folders."""
+    try:
+        names = json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]
+        return [folder / name for name in names if Path(name).name == name]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _write(
@@ -157,8 +176,8 @@ def _write(
     else:
         target.write(rows, folder, "data", weighted=variant.weights != "mask")
     if not exported.rows:
-        reasons = [*exported.failed.values(), *exported.too_long.values(), "the file is empty"]
-        raise ValueError(f"records must give rows to export, got none: {reasons[0]}")
+        left_out = [*exported.failed, *exported.too_long, ("", "the file is empty")]
+        raise ValueError(f"records must give rows to export, got none: {left_out[0][1]}")
     if target.hook is not None:
         shutil.copy(Path(__file__).parent / "hooks" / target.hook, folder)
     return exported
@@ -174,20 +193,32 @@ def _rows(
     """The records' rows; counts them, and notes which records give none."""
     for record in records:
         exported.scored_with = exported.scored_with or record["settings"]
+        name = str(record["id"])
         try:
-            row = variant.row(record)
+            row, is_cut = _row(record, variant)
             if target.check is not None:
                 target.check(row, tokenizer)
         except TraceTooLongError as error:
-            exported.too_long[str(record["id"])] = str(error)
+            exported.too_long.append((name, str(error)))
         except ValueError as error:
-            exported.failed[str(record["id"])] = str(error)
+            exported.failed.append((name, str(error)))
         else:
+            exported.cut += [name] * is_cut
             exported.rows += 1
             exported.tokens += len(row["input_ids"])
             exported.supervised += int(sum(row["assistant_masks"]))
             exported.longest = max(exported.longest, len(row["input_ids"]))
             yield row
+
+
+def _row(record: Mapping[str, Any], variant: Variant) -> tuple[Row, bool]:
+    """A record's row, and whether it had to be cut."""
+    try:
+        return replace(variant, too_long="error").row(record), False
+    except TraceTooLongError:
+        if variant.too_long == "error":
+            raise
+        return variant.row(record), True
 
 
 def _write_text(

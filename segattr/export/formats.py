@@ -1,6 +1,6 @@
 """What each trainer reads: its columns of tokens, or its pieces of text.
 
-The versions whose source was read, and what was run: README.md, "Trainers".
+What was run to check each, and with which versions: README.md, "Into your trainer".
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -34,8 +35,10 @@ def guide(to: str, folder: str, exported: Exported, variant: Variant) -> str:
         elif show:
             lines.append(line)
     files = [f"{folder}/data.jsonl"] * shown["text"] + [f"{folder}/tokens.jsonl"] * shown["tokens"]
+    files = list(map(shlex.quote, files))
     text = Template("\n".join(lines)).substitute(
         dir=folder,
+        shell=shlex.quote(folder),
         longest=exported.longest,
         as_tokens=exported.as_tokens,
         files=" ".join(files),
@@ -50,5 +53,5 @@ def guide(to: str, folder: str, exported: Exported, variant: Variant) -> str:
 - {exported.supervised} tokens carry loss ({exported.supervised / exported.tokens:.0%}); selected: \
 {SELECTIONS[variant.select]}{"; soft weights from strength" * (variant.weights != "mask")}\
 {"; what is not selected is not in the text" * variant.prune}.
-- {left_out} traces left out; `export.json` names them and says why.
+- {left_out} traces left out, {len(exported.cut)} cut; `export.json` names them and says why.
 """
