@@ -209,8 +209,8 @@ def export(arguments: argparse.Namespace) -> int:
         errors.print(f"{name}: left out: {reason}")
     if done.as_tokens:
         errors.print(
-            f"{done.as_tokens} of {done.rows} rows would be tokenised otherwise as text and are "
-            "in a file of tokens instead"
+            f"{done.as_tokens} of {done.rows} rows would lose tokens or weights as text and are in "
+            "a file of tokens instead"
         )
     print(
         f"{arguments.out}: {done.rows} rows, {done.tokens} tokens, {done.supervised} with loss "

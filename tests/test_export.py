@@ -173,7 +173,7 @@ def test_what_text_would_change_goes_to_a_file_of_tokens(
         mixed = [scored_records[0], cut_inside_a_character]
         done = export(mixed, name, tmp_path / name, tokenizer=tokenizer)
         assert (done.rows, done.as_tokens) == (2, 1)
-        assert "1 rows" in (tmp_path / name / "README.md").read_text()
+        assert "1 rows whose tokens" in (tmp_path / name / "README.md").read_text()
         assert len(jsonl(tmp_path / name / "data.jsonl")) == 1
     (found,) = parquet(tmp_path / "axolotl-text/tokens.parquet")
     assert found == {name: row[name] for name in ("input_ids", "attention_mask", "labels")}
