@@ -21,7 +21,11 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from segattr import LossMaskCollator, TokenWeightMixin
-from segattr.trainers import _refuse_what_drops_weights, weighted_cross_entropy
+from segattr.trainers import (
+    _refuse_what_drops_weights,
+    _WeightedModel,
+    weighted_cross_entropy,
+)
 
 ROWS = 4  # of weighted_rows
 HAS_TRL = importlib.util.find_spec("trl") is not None
@@ -410,13 +414,13 @@ def test_what_drops_weights_is_named(changes, inputs, message):
         _refuse_what_drops_weights(trainer, inputs)
 
 
-def test_experts_without_a_known_coefficient_are_refused(weighted_rows, tmp_path):
+def test_experts_without_a_known_coefficient_are_refused(weighted_rows):
     model = make_model("mixtral", output_router_logits=True)
-    model.config.router_aux_loss_coef = None
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
     batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(aux_loss_coef=0.1))
+    weighted = _WeightedModel(model, config, batch.pop("loss_weights"), None)
     with pytest.raises(ValueError, match="config without router_aux_loss_coef"):
-        WeightedTrainer(model, arguments).compute_loss(model, batch)
+        weighted(**batch)
 
 
 def test_a_batch_without_weights_is_trained_as_ever(weighted_rows, tmp_path):
