@@ -231,14 +231,32 @@ def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, a
     assert_gradients_equal(got, expected)
 
 
-def test_without_accumulated_counts_a_batch_is_its_own_mean(weighted_rows):
-    """As in evaluation, where a trainer passes no num_items_in_batch."""
+def test_without_a_count_a_batch_is_its_own_mean(weighted_rows, tmp_path):
+    """As in evaluation, where older trainers pass no num_items_in_batch."""
     model = make_model("qwen2")
-    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
-    weights, labels = batch.pop("loss_weights"), batch.pop("labels")
-    logits = model(**batch, use_cache=False).logits
-    loss = weighted_cross_entropy(logits, labels, weights) / weights.sum()
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    trainer = WeightedTrainer(model, arguments)
+    loss = trainer.compute_loss(model, LossMaskCollator(0, emit_weights=True)(weighted_rows))
     assert loss.item() == pytest.approx(mean_by_hand(model, weighted_rows).item(), rel=1e-6)
+
+
+def test_the_weight_is_scaled_as_the_trainer_scales_its_count(weighted_rows):
+    """By tensor parallelism, for example: here a trainer whose count is half of the tokens."""
+
+    class Halving:
+        model_accepts_loss_kwargs = True
+        args = SimpleNamespace(average_tokens_across_devices=False, world_size=1)
+
+        def _get_num_items_in_batch(self, batches, device):
+            return sum((batch["labels"][:, 1:] != -100).sum() for batch in batches) / 2
+
+    class Weighted(TokenWeightMixin, Halving):
+        pass
+
+    batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
+    total = Weighted()._get_num_items_in_batch([batch, batch], "cpu")
+    expected = sum(sum(row["loss_weights"]) for row in weighted_rows)
+    assert total.item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
