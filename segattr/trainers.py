@@ -54,7 +54,7 @@ class TokenWeightMixin:
     weights; pack with ``trl.pack_dataset`` and ``LossMaskCollator(flatten=True)``.
 
     Raises:
-        ValueError: When made with a data set that has ``loss_weights`` and another collator, or at
+        ValueError: When made with a data set that has ``loss_weights`` and no collator, or at
             the first weighted batch, if the trainer is set to something that would drop the
             weights: label smoothing, a ``compute_loss_func``, a Liger kernel, TRL's ``dft`` or
             ``chunked_nll`` losses, sequence or context parallelism, ``DataParallel``.
