@@ -20,7 +20,7 @@ from segattr import (
 
 trl = pytest.importorskip("trl", reason="needs TRL: make test-trainers")
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 TRL = tuple(map(int, version("trl").split(".")[:2]))
 MODES = {
     "padded": {"max_length": 64},
