@@ -66,7 +66,7 @@ assert max(len(row["input_ids"]) for row in weighted) <= LENGTH  # packing would
 rows = Dataset.from_list(weighted).select_columns(["input_ids", "labels", "loss_weights"])
 trainer = WeightedSFT(
     model,
-    SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **settings),
+    SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, loss_type="nll", **settings),
     train_dataset=pack_dataset(rows, LENGTH, "bfd"),
     processing_class=tokenizer,
     data_collator=LossMaskCollator(tokenizer.pad_token_id, flatten=True, emit_weights=True),

@@ -122,6 +122,7 @@ def sft_trainer(model, settings, shared, weighted):
         bf16=False,
         **{"gradient_checkpointing": False, **settings},
         dataset_kwargs={"skip_prepare_dataset": True},
+        loss_type="nll",  # TRL 1.7 to 1.14 have another default, which takes no weights
     )
     kind = WeightedSFT if weighted else trl.SFTTrainer
     return kind(model, arguments, processing_class=tiny_tokenizer(), **shared)
