@@ -185,7 +185,8 @@ def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
                 if not raw.endswith(b"\n"):
                     return
                 record = None
-            if not isinstance(record, dict) or not record.keys() >= RECORD_KEYS:
+            whole = isinstance(record, dict) and record.keys() >= RECORD_KEYS
+            if not whole or not isinstance(record["settings"], dict):
                 raise ValueError(
                     f"{path} must hold scored traces, got something else in line {line}. Check "
                     "the path."

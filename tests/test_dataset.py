@@ -159,3 +159,10 @@ def test_a_whole_record_counts_though_its_line_has_no_end(tmp_path):
         assert writer.done == {"a", "b"}
         writer.write({**RECORD, "id": "c"})
     assert [record["id"] for record in read_scored(path)] == ["a", "b", "c"]
+
+
+def test_a_record_without_settings_is_none(tmp_path):
+    path = tmp_path / "scored.jsonl"
+    path.write_text(json.dumps(RECORD) + "\n" + json.dumps({**RECORD, "settings": None}) + "\n")
+    with pytest.raises(ValueError, match="got something else in line 2"):
+        list(read_scored(path))

@@ -30,7 +30,6 @@ from segattr.trainers import (
 ROWS = 4  # of weighted_rows
 HAS_TRL = importlib.util.find_spec("trl") is not None
 LIBRARIES = ["transformers"] + ["trl"] * HAS_TRL
-needs_trl = pytest.mark.skipif(not HAS_TRL, reason="needs TRL: make test-trainers")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what trainers warn of is not ours
 

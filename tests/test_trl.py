@@ -97,7 +97,7 @@ def test_truncation_by_the_trainer_is_noticed(weighted_rows, tmp_path):
 
 
 def grpo(base, mixin, weights, tmp_path, **options):
-    """A GRPO trainer on a tiny model, whose completions get these weights, and its model."""
+    """One step of GRPO on a tiny model: its scored completions, and what was subtracted."""
 
     class Weighted(mixin, base):
         seen = None
@@ -145,10 +145,10 @@ def grpo(base, mixin, weights, tmp_path, **options):
     )
     trainer.train()
     step = [old - new.detach() for old, new in zip(before, model.parameters(), strict=True)]
-    return trainer.seen, before, step
+    return trainer.seen, step
 
 
-def gradient_by_hand(before, batch, weights, mask, normalizer):
+def gradient_by_hand(batch, weights, mask, normalizer):
     """Of -sum A w log p / normalizer at the old policy, whose ratio is 1."""
     model = make_model("qwen2", dtype=torch.float32)
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
@@ -163,7 +163,7 @@ def gradient_by_hand(before, batch, weights, mask, normalizer):
 @pytest.mark.parametrize("loss_type", ["dapo", "dr_grpo", "bnpo"])
 def test_grpo_weights_multiply_the_advantages(tmp_path, loss_type):
     weights = lambda ids: 0.5 + (ids % 4).float()  # noqa: E731
-    batch, before, step = grpo(
+    batch, step = grpo(
         trl.GRPOTrainer, GRPOTokenWeightMixin, weights, tmp_path, loss_type=loss_type, beta=0.0
     )
     assert batch["advantages"].shape == batch["completion_ids"].shape
@@ -173,7 +173,7 @@ def test_grpo_weights_multiply_the_advantages(tmp_path, loss_type):
     assert len(own[:, 0].unique()) > 1
     mask = batch["completion_mask"]
     normalizer = 4 * 6 if loss_type == "dr_grpo" else mask.sum()
-    expected = gradient_by_hand(before, batch, batch["advantages"], mask, normalizer)
+    expected = gradient_by_hand(batch, batch["advantages"], mask, normalizer)
     scale = max(gradient.abs().max() for gradient in expected)
     for mine, theirs in zip(step, expected, strict=True):
         assert (mine - theirs).abs().max() <= 1e-5 * scale  # float32
@@ -183,14 +183,14 @@ def test_grpo_weights_multiply_the_advantages(tmp_path, loss_type):
 @pytest.mark.parametrize("loss_type", ["dapo", "bnpo"])
 def test_grpo_masks_take_tokens_out_of_the_loss_and_its_count(tmp_path, loss_type):
     chosen = lambda ids: (ids % 2 == 0).float()  # noqa: E731
-    batch, before, step = grpo(
+    batch, step = grpo(
         trl.GRPOTrainer, GRPOTokenMaskMixin, chosen, tmp_path, loss_type=loss_type, beta=0.0
     )
     mask = batch["completion_mask"] * chosen(batch["completion_ids"])
     assert 0 < mask.sum() < batch["completion_mask"].sum()
     assert batch["num_items_in_batch"] == mask.sum()
     advantages = batch["advantages"][:, None]
-    expected = gradient_by_hand(before, batch, advantages, mask, mask.sum())
+    expected = gradient_by_hand(batch, advantages, mask, mask.sum())
     scale = max(gradient.abs().max() for gradient in expected)
     for mine, theirs in zip(step, expected, strict=True):
         assert (mine - theirs).abs().max() <= 1e-5 * scale  # float32
@@ -199,7 +199,7 @@ def test_grpo_masks_take_tokens_out_of_the_loss_and_its_count(tmp_path, loss_typ
 @pytest.mark.skipif(TRL < (0, 29), reason="older GRPO trainers have no advantage per token")
 @pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "grpo"])
 def test_a_mask_of_nothing_changes_nothing(tmp_path, loss_type):
-    _, _, step = grpo(
+    _, step = grpo(
         trl.GRPOTrainer,
         GRPOTokenMaskMixin,
         lambda ids: torch.zeros(ids.shape),
@@ -216,7 +216,7 @@ def test_truncated_completions_and_several_iterations(tmp_path, mixin):
     """Every completion is cut off here, so that none is trained on."""
     options = {"mask_truncated_completions": True, "num_iterations": 2}
     even = lambda ids: torch.ones(ids.shape)  # noqa: E731
-    batch, _, step = grpo(trl.GRPOTrainer, mixin, even, tmp_path, beta=0.0, **options)
+    batch, step = grpo(trl.GRPOTrainer, mixin, even, tmp_path, beta=0.0, **options)
     assert batch["completion_mask"].sum() == 0
     assert all((gradient == 0).all() for gradient in step)
 
