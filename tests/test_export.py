@@ -387,6 +387,41 @@ def test_an_export_json_of_someone_else_is_no_export(scored_records, tmp_path, t
     assert (tmp_path / "mine.tex").is_file()
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "../precious", "thesis.tex", "folder", "link", 7])
+def test_an_export_json_is_believed_about_nothing_but_exports(scored_records, tmp_path, name):
+    """Shared or damaged, it may name anything; with --overwrite that would be deleted."""
+    out = tmp_path / "project/out"
+    export(scored_records, "trl", out)
+    (tmp_path / "project/precious").write_text("keep")
+    (out / "thesis.tex").write_text("keep")
+    (out / "folder").mkdir()
+    (out / "folder/notes").write_text("keep")
+    (out / "link").symlink_to(tmp_path / "project/precious")
+    facts = json.loads((out / "export.json").read_text())
+    (out / "export.json").write_text(json.dumps({**facts, "files": [*facts["files"], name]}))
+    export(scored_records[:1], "trl", out, overwrite=True)
+    assert len(parquet(out / "data.parquet")) == 1
+    for path in ("project/precious", "project/out/thesis.tex", "project/out/folder/notes"):
+        assert (tmp_path / path).read_text() == "keep"
+    assert (out / "link").is_symlink()
+
+
+@pytest.mark.parametrize("what", ["link to a folder", "link to a file", "folder with more in it"])
+def test_what_only_has_the_name_of_an_export_stays(scored_records, tmp_path, what):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    name = "data.parquet" if what == "link to a file" else "data"
+    export(scored_records, "trl" if name == "data.parquet" else "llama-factory", out)
+    if what == "folder with more in it":
+        (out / "data/train/mine").write_text("keep")
+    else:
+        (out / name).rename(mine)
+        (out / name).symlink_to(mine)
+    with pytest.raises(FileExistsError, match=r"which no export made\. Move it away"):
+        export(scored_records[:1], "llama-factory" if name == "data" else "trl", out, overwrite=True)
+    assert (out / name).exists()
+    assert (out / "export.json").is_file()
+
+
 def test_columns_have_the_types_that_tokenizers_give(scored_records, tmp_path):
     """As `datasets` stores them, so that exports can be merged with other data."""
     import pyarrow.parquet

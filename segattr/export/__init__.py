@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segattr import __version__
+from segattr.export.files import is_ours
 from segattr.export.formats import TRAINERS, Format
 from segattr.export.guide import guide
 from segattr.export.text import pieces_of
@@ -153,12 +154,25 @@ def _require_new(out: Path, overwrite: bool) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """What an earlier export has written into a folder; nothing for other folders."""
+    """What an earlier export has written into a folder; nothing for other folders.
+
+    ``export.json`` may come from anywhere, so it is believed only about names that an export can
+    write, and never about a link or about a folder that holds something else.
+    """
     try:
         names = json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]
-        return [folder / name for name in names if Path(name).name == name]
-    except (OSError, ValueError, LookupError, TypeError):
+        paths = [folder / name for name in names if name in _writable_names()]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
+    return [path for path in paths if not path.is_symlink() and (path.is_file() or is_ours(path))]
+
+
+def _writable_names() -> set[str]:
+    """Every name that some export gives a file or a folder."""
+    kinds = ("parquet", "jsonl")
+    data = {f"{name}.{kind}" for name in ("data", "tokens") for kind in kinds}
+    hooks = {target.hook for target in TRAINERS.values() if target.hook is not None}
+    return {"README.md", "export.json", "data"} | data | hooks
 
 
 def _write(

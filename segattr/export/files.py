@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -49,6 +50,16 @@ def write_dataset_dict(rows: Iterable[Mapping[str, list]], path: Path) -> None:
         if parquet.exists():
             train = datasets.Dataset.from_parquet(str(parquet), cache_dir=cache)
             datasets.DatasetDict(train=train).save_to_disk(str(path))
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds what `write_dataset_dict` writes, and what datasets caches beside it."""
+    train = folder / "train"
+    if folder.is_symlink() or train.is_symlink() or not train.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()} | {path.name for path in train.iterdir()}
+    arrows = {name for name in names if re.fullmatch(r"(data|cache)-.*\.arrow", name)}
+    return names - arrows == {"dataset_dict.json", "train", "dataset_info.json", "state.json"}
 
 
 def _is_float(values: list) -> bool:
