@@ -26,8 +26,9 @@ def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
     """The model and tokenizer, inside a FastIG; ``method`` from `method_of`, or its defaults."""
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    from segattr.engine.causal_lm import load_causal_lm
     from segattr.ig import FastIG
 
     transformers.utils.logging.disable_progress_bar()
@@ -39,7 +40,7 @@ def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
         tokenizer = AutoTokenizer.from_pretrained(
             arguments.tokenizer or arguments.model, trust_remote_code=trust
         )
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: Any = load_causal_lm(
             arguments.model,
             dtype=dtype,
             trust_remote_code=trust,

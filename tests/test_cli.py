@@ -159,6 +159,36 @@ def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
     assert main([*arguments, "--unsafe-weights"]) == 0
 
 
+@pytest.mark.parametrize("damage", ["renamed", "three missing", "another shape"])
+def test_a_checkpoint_that_does_not_match_is_not_scored(traces, tmp_path, capsys, damage):
+    """transformers would fill the gaps with random weights, and score with them."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(ASSETS / "model", folder)
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    if damage == "renamed":
+        weights = {f"_orig_mod.{name}": weight for name, weight in weights.items()}
+    elif damage == "three missing":
+        weights = {name: weights[name] for name in names[3:]}
+    else:
+        weights[names[-1]] = weights[names[-1]][:-1].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    out = tmp_path / "out.jsonl"
+    assert main(["score", str(traces), *MODEL, "--model", str(folder), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "could not be loaded" in said
+    if damage == "renamed":
+        assert "has extra" in said
+        assert "_orig_mod.model.embed_tokens.weight" in said
+    else:
+        assert names[0 if damage == "three missing" else -1] in said
+    assert not out.read_bytes()
+
+
 def test_own_keywords_and_fields(traces, tmp_path):
     record = json.loads(traces.read_text().splitlines()[0])
     record["cot"] = record.pop("reasoning")

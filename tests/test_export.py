@@ -409,15 +409,17 @@ def test_an_export_json_is_believed_about_nothing_but_exports(scored_records, tm
 @pytest.mark.parametrize("what", ["link to a folder", "link to a file", "folder with more in it"])
 def test_what_only_has_the_name_of_an_export_stays(scored_records, tmp_path, what):
     out, mine = tmp_path / "out", tmp_path / "mine"
-    name = "data.parquet" if what == "link to a file" else "data"
-    export(scored_records, "trl" if name == "data.parquet" else "llama-factory", out)
+    to, name = ("trl", "data.parquet") if what == "link to a file" else ("llama-factory", "data")
+    export(scored_records, to, out)
     if what == "folder with more in it":
         (out / "data/train/mine").write_text("keep")
     else:
         (out / name).rename(mine)
         (out / name).symlink_to(mine)
     with pytest.raises(FileExistsError, match=r"which no export made\. Move it away"):
-        export(scored_records[:1], "llama-factory" if name == "data" else "trl", out, overwrite=True)
+        export(
+            scored_records[:1], "llama-factory" if name == "data" else "trl", out, overwrite=True
+        )
     assert (out / name).exists()
     assert (out / "export.json").is_file()
 

@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from segattr.engine.causal_lm import load_causal_lm
 
 ASSETS = Path(__file__).parent / "assets"
 TRACES = ASSETS / "traces.jsonl"
@@ -20,8 +17,7 @@ BUNDLED = "bundled"  # the model's name in scored traces
 
 def load_demo(folder: Path = ASSETS) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the bundled model (0.3 M parameters, float32) and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    return model, AutoTokenizer.from_pretrained(folder / "tokenizer")
+    return load_causal_lm(folder / "model"), AutoTokenizer.from_pretrained(folder / "tokenizer")
 
 
 def load_records() -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def write_dataset_dict(rows: Iterable[Mapping[str, list]], path: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds what `write_dataset_dict` writes, and what datasets caches beside it."""
+    """Whether a folder holds what `write_dataset_dict` writes (and datasets caches), no more."""
     train = folder / "train"
     if folder.is_symlink() or train.is_symlink() or not train.is_dir():
         return False
