@@ -52,6 +52,8 @@ def read_traces(
                     )
             except ValueError as error:
                 yield line, BadLine(line, str(error))
+            except Exception as error:  # whatever a line holds, the others are read
+                yield line, BadLine(line, f"{type(error).__name__}: {error}")
             else:
                 yield line, trace
 

@@ -93,7 +93,8 @@ class Trace:
     def _check_segments(self) -> None:
         if self.segments is None:
             return
-        if isinstance(self.segments, str) or not all(isinstance(s, str) for s in self.segments):
+        strings = isinstance(self.segments, Sequence) and not isinstance(self.segments, str)
+        if not strings or not all(isinstance(segment, str) for segment in self.segments):
             raise ValueError(f"segments must be a list of strings, got {self.segments!r:.80}.")
         joined = "".join(self.segments)
         if joined != self.reasoning:
@@ -143,7 +144,7 @@ class Trace:
                 )
         number = values["answer"]
         if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"answer must be text or a number, got {number}. Mend the record.")
             values["answer"] = str(number)
         if values.get("id") is not None:
@@ -262,14 +263,13 @@ def _from_chat(record: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return {}
     roles = {"human": "user", "gpt": "assistant"}
-    messages = [
-        {
-            **turn,
-            "role": roles.get(role := turn.get("role", turn.get("from")), role),
-            "content": turn.get("content", turn.get("value")),
-        }
-        for turn in turns
-    ]
+    messages = []
+    for turn in turns:
+        role = turn.get("role", turn.get("from"))
+        if not isinstance(role, str):
+            raise ValueError(f"a message's role must be text, got {role!r:.80}. Mend the record.")
+        content = turn.get("content", turn.get("value"))
+        messages.append({**turn, "role": roles.get(role, role), "content": content})
     if not messages or messages[-1]["role"] != "assistant":
         return {}
     question = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]

@@ -49,6 +49,51 @@ def test_bad_lines_are_named_and_the_others_read(tmp_path):
     assert "id must be unique, got 'a' again after line 1" in errors[8]
 
 
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        *(("segments", value, "segments must be a list of strings") for value in (12, True, 2.5)),
+        ("segments", {"r": 1}, "segments must be a list of strings"),
+        ("segments", [1, 2], "segments must be a list of strings"),
+        *(("messages", [{**CHAT[0], "role": role}, CHAT[1]], "role must be text, got")
+          for role in (["x"], {}, 1, None)),
+        ("messages", [CHAT[0], {**CHAT[1], "role": ["assistant"]}], "role must be text, got"),
+        ("messages", [{"from": ["gpt"], "value": "q"}, CHAT[1]], "role must be text, got"),
+        ("messages", [{**CHAT[0], "content": 3}, CHAT[1]], "question must be a string or chat"),
+        ("messages", [CHAT[0], {**CHAT[1], "content": ["r"]}], "content must be a string"),
+        ("reasoning", ["r"], "reasoning must be text"),
+        ("answer", [1], "answer must be text"),
+        ("answer", True, "answer must be text"),
+        ("question", {"text": "q"}, "question must be a string or chat"),
+        ("response", 1.5, "response must be text"),
+    ],
+)  # fmt: skip
+def test_nothing_a_line_holds_stops_the_others(tmp_path, field, value, message):
+    record = {key: GOOD[key] for key in GOOD if field != "messages" or key in ("id", "answer")}
+    bad, good = dict(read_traces(write(tmp_path / "t", {**record, field: value}, GOOD))).values()
+    assert message in bad.error
+    assert good.id == "a"
+
+
+def test_an_answer_of_many_digits_is_text(tmp_path):
+    digits = "1" + "0" * 400
+    line = json.dumps(GOOD).replace('"1"', digits).encode()
+    ((_, trace),) = read_traces(write(tmp_path / "t", line))
+    assert trace.answer == digits
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_s(tmp_path, monkeypatch):
+    def fail(record, fields):
+        raise LookupError("no such thing")
+
+    monkeypatch.setattr(Trace, "from_record", fail)
+    bad = [item for _, item in read_traces(write(tmp_path / "t", GOOD, GOOD))]
+    assert [item.error for item in bad] == ["LookupError: no such thing"] * 2
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
     path = tmp_path / "traces.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
