@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,6 +32,7 @@ from segattr.options import (
     variant_of,
 )
 from segattr.tally import Tally
+from segattr.terminal import Terminal, print_trace
 
 if TYPE_CHECKING:
     from segattr.dataset import ScoredWriter
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+errors = Terminal(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +151,6 @@ def calibrate(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace) -> int:
     """``segattr show``: print one scored trace."""
     from segattr.dataset import read_scored
-    from segattr.terminal import print_trace
 
     ids: list[str] = []
     wanted: dict[str, Any] | None = None
@@ -168,7 +167,7 @@ def show(arguments: argparse.Namespace) -> int:
             f"--id must be one of the {len(ids)} traces of {arguments.scored} ({known}), "
             f"got {arguments.id!r}."
         )
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal()
     with console.capture() as printed:
         print_trace(wanted, console)
         if arguments.id is None and len(ids) > 1:

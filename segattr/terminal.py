@@ -1,7 +1,12 @@
-"""A scored trace in the terminal: kept segments bright, dropped ones dim, each under its scores."""
+"""A scored trace in the terminal: kept segments bright, dropped ones dim, each under its scores.
+
+What a trace, an id or a message holds is shown and never obeyed: `Terminal` prints control
+characters as ``\\x1b``.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +17,51 @@ from rich.text import Text
 from segattr.record import reasoning_tokens
 
 BAR = 20
+# They reorder the text around them, so that it reads as something else.
+BIDIRECTIONAL = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str) -> str:
+    """Return the text with its control characters spelled out, but for line ends and tabs.
+
+    Of Unicode's controls, line and paragraph separators, lone surrogates and marks that change the
+    reading direction.
+    """
+    return "".join(_spelled(char) if _is_control(char) else char for char in text)
+
+
+def _is_control(char: str) -> bool:
+    if char in "\n\t":
+        return False
+    return char in BIDIRECTIONAL or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+class Terminal(Console):
+    """A console that takes text as it is: no markup, no wrapping, control characters visible.
+
+    Args:
+        stderr: Print there instead of to stdout.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(_shown, objects), **options)
+
+
+def _shown(thing: Any) -> Any:
+    if isinstance(thing, str):
+        return visible(thing)
+    if isinstance(thing, Text):  # of one style, as all here are
+        return Text(visible(thing.plain), style=thing.style)
+    if isinstance(thing, Rule):
+        return Rule(_shown(thing.title), align=thing.align)
+    return thing
 
 
 def print_trace(record: Mapping[str, Any], console: Console) -> None:

@@ -21,7 +21,7 @@ from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
 from segattr.ig import FastIG
 from segattr.runner import score_trace
 from segattr.scores import SegmentScorer, UndecidedWarning
-from segattr.terminal import print_trace
+from segattr.terminal import Terminal, print_trace
 from segattr.trace import Trace
 
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent
@@ -68,7 +68,7 @@ def run_demo(wanted: str, out: Path | None) -> None:
         if writer is not None:
             for record in scored:
                 writer.write(record)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal()
     print_trace(next(record for record in scored if record["id"] == wanted), console)
     title = f"all {len(scored)} bundled traces, with what is known about their segments"
     console.print()

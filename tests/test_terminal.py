@@ -1,0 +1,68 @@
+"""What the terminal shows of texts that would rather command it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segattr.cli import main
+from segattr.terminal import Terminal, visible
+
+# Clear the screen, hide text, set the title, copy to the clipboard, a link, C1, backspaces, turn
+# the reading direction, end a line unseen.
+HOSTILE = [
+    "\x1b[2J\x1b[H",
+    "\x1b[8m",
+    "\x1b]0;title\x07",
+    "\x1b]52;c;aGk=\x07",
+    "\x1b]8;;http://x\x1b\\",
+    "\x9b31m",
+    "\x9d0;t\x9c",
+    "\b\b\b",
+    "\r+ kept",
+    "\x7f",
+    "\u202etpek",
+    "\u2066a\u2069",
+    "\u200f",
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_control_characters_are_spelled_out(text):
+    shown = visible(text)
+    assert shown.isprintable()
+    plain = [char for char in text if char.isprintable()]
+    assert [char for char in plain if char not in shown] == []
+    assert len(shown) > len(text)
+
+
+@pytest.mark.parametrize("text", ["a\nb\tc", "naïve 😀 👩‍👩‍👧", "می‌خواهم", "x² ≤ 3", ""])
+def test_other_text_is_shown_as_it_is(text):
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_trace_cannot_command_the_terminal(scored_records, tmp_path, capsys, text):
+    """Whatever holds it: id, question, answer, segments; in `show` and in errors."""
+    record = json.loads(json.dumps(scored_records[0]))
+    record |= {"id": f"a{text}", "question": text, "answer": text}
+    record["segments"][0]["text"] = text
+    record["settings"] |= {"baseline": "pad", "rule": "midpoint"}
+    path = tmp_path / "scored.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    assert main(["show", str(path)]) == 0
+    assert main(["show", str(path), "--id", "another"]) == 2
+    options = ["--to", "trl", "--out", str(tmp_path / "out"), "--max-length", "3"]
+    assert main(["export", str(path), *options]) == 2
+    printed = "".join(capsys.readouterr())
+    assert visible(text) in printed
+    assert all(char.isprintable() for char in printed.replace("\n", ""))
+
+
+def test_styles_are_kept(monkeypatch, capsys):
+    """The console's own colours are no part of the text."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Terminal().print("a\x1b[2J", style="red")
+    assert capsys.readouterr().out == "\x1b[31ma\\x1b[2J\x1b[0m\n"
