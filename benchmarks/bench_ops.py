@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segattr import ops, reference
+from segattr.engine import ops, reference
 
 ON_GPU = torch.cuda.is_available()
 VARIANTS = ("torch", "torch.compile", "triton")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segattr.engine import ENGINES
-from segattr.ops import BACKENDS
+from segattr.engine.ops import BACKENDS
 from segattr.quadrature import RULES
 from segattr.refinement import MAX_EVALUATIONS
 from segattr.segments import PRESETS

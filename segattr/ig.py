@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from segattr import ops, reference
 from segattr.attribution import Attribution, completeness_gap
 from segattr.baseline import baseline_token, require_baseline
 from segattr.encoding import encode
-from segattr.engine import ENGINES
+from segattr.engine import ENGINES, ops, reference
 from segattr.engine.autograd import frozen, require_causal_lm
+from segattr.engine.planner import Planner
+from segattr.engine.reference import compute_dtype
 from segattr.path import Path, engine_class, path_ends, require_known
-from segattr.planner import Planner
 from segattr.quadrature import require_tolerance
-from segattr.reference import compute_dtype
 from segattr.refinement import MAX_EVALUATIONS, Refinement, refine, require_max_evaluations
 from segattr.rule import Rule, describe_baseline, points_and_weights
 from segattr.scores import SegmentScorer, segment_samples

@@ -14,7 +14,7 @@ from segattr.baseline import Baseline, baseline_embedding, table_shape
 from segattr.engine.autograd import AutogradEngine
 from segattr.engine.decoder import why_not_fused
 from segattr.engine.fused import FusedEngine
-from segattr.planner import Load, Planner
+from segattr.engine.planner import Load, Planner
 from segattr.quadrature import require_finite
 from segattr.trace import EncodedTrace, check_length
 

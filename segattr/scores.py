@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segattr import ops
 from segattr.attribution import Attribution
+from segattr.engine import ops
 from segattr.trace import EncodedTrace
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}

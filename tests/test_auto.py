@@ -9,7 +9,7 @@ import torch
 from conftest import make_model, make_trace, naive_ig
 
 from segattr import FastIG, SegmentScorer, Trace, UndecidedWarning
-from segattr.planner import Plan, Planner
+from segattr.engine.planner import Plan, Planner
 from segattr.quadrature import nodes_and_weights
 from segattr.scores import jaccard
 

@@ -10,7 +10,7 @@ from conftest import DATA, MODELS, make_model, make_trace, naive_ig, target_logp
 from transformers import AutoModelForCausalLM
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, TraceTooLongError
-from segattr.planner import Plan, Planner
+from segattr.engine.planner import Plan, Planner
 from segattr.quadrature import RULES, nodes_and_weights
 
 # The fused engine takes norms in float64 where transformers has float32: the models do here, too.

@@ -8,7 +8,7 @@ import inspect
 import pytest
 import torch
 
-from segattr import ops, reference
+from segattr.engine import ops, reference
 
 CPU = torch.zeros(1)
 

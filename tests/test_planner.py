@@ -8,7 +8,7 @@ from conftest import make_model, make_trace
 
 from segattr import FastIG
 from segattr.engine.autograd import frozen
-from segattr.planner import Load, Plan, Planner
+from segattr.engine.planner import Load, Plan, Planner
 
 TOKENS = 64
 
@@ -44,7 +44,7 @@ def test_a_layer_of_a_7b_model_keeps_what_was_measured():
     """158,840 bytes per token and layer in bfloat16 (Qwen2.5-7B dimensions, frozen, SDPA)."""
     from transformers import Qwen2Config
 
-    from segattr.planner import _layer_bytes
+    from segattr.engine.planner import _layer_bytes
 
     config = Qwen2Config(
         hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segattr.reference import blend, path_dot, segment_sum
+from segattr.engine.reference import blend, path_dot, segment_sum
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

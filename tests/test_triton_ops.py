@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
 
-from segattr import reference
+from segattr.engine import reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SLACK = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}

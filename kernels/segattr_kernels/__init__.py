@@ -1,4 +1,4 @@
-"""The ops of `segattr.reference` as Triton kernels: same names, arguments, results and memory.
+"""The ops of `segattr.engine.reference` as Triton kernels: same names, arguments and results.
 
 Static launch shapes, no autotuning, no atomics: the same call gives the same bits. Needs Triton
 and CUDA tensors, or ``TRITON_INTERPRET=1`` set before the import.

@@ -29,7 +29,7 @@ def _blend_kernel(
 
 
 def blend(inputs: Tensor, baseline: Tensor, alphas: Tensor) -> Tensor:
-    """Return the points of the straight path, ``[K, T, D]``. See `segattr.reference.blend`.
+    """Return the points of the straight path, ``[K, T, D]``. See `reference.blend`.
 
     Reads both ends once and writes K points: ``(2 + K) T D`` elements. A program has a tile of the
     flattened ``[T, D]`` and loops over the points. A strided argument is copied first.

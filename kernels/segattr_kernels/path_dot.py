@@ -40,7 +40,7 @@ def _path_dot_kernel(
 
 
 def path_dot(inputs: Tensor, baseline: Tensor, gradients: Tensor) -> Tensor:
-    """Return each token's integrand, ``[K, T]``. See `segattr.reference.path_dot`.
+    """Return each token's integrand, ``[K, T]``. See `reference.path_dot`.
 
     Reads ``(2 + K) T D`` elements, writes ``K T``. A program has a token at a point, and sums in a
     fixed order. A strided argument is copied first.

@@ -81,7 +81,7 @@ def _block(width: int) -> int:
 def rms_norm(
     hidden: Tensor, weight: Tensor, eps: float, delta: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add ``delta`` to the residual stream and normalise the sum. See `segattr.reference.rms_norm`.
+    """Add ``delta`` to the residual stream and normalise the sum. See `reference.rms_norm`.
 
     Reads two rows and writes two, one of each without a delta. A program has a row.
 
@@ -115,7 +115,7 @@ def rms_norm(
 def rms_norm_backward(
     grad: Tensor, hidden: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None = None
 ) -> Tensor:
-    """Return the gradient below a norm, in ``grad``. See `segattr.reference.rms_norm_backward`.
+    """Return the gradient below a norm, in ``grad``. See `reference.rms_norm_backward`.
 
     Reads three rows, two without a residual, and writes one. A program has a row.
 

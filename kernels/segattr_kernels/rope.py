@@ -120,7 +120,7 @@ def _tile(num_heads: int, head_size: int) -> dict[str, int]:
 def rope(
     heads: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None = None, eps: float = 0.0
 ) -> Tensor:
-    """Rotate queries or keys, after their norm if there is one. See `segattr.reference.rope`.
+    """Rotate queries or keys, after their norm if there is one. See `reference.rope`.
 
     Reads and writes each head once. A program has a token of a path point and loops over tiles of
     whole heads.
@@ -158,7 +158,7 @@ def rope_backward(
     weight: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
-    """Return the gradient of what `rope` was given. See `segattr.reference.rope_backward`.
+    """Return the gradient of what `rope` was given. See `reference.rope_backward`.
 
     Reads each head's gradient once, and the head if it was normed, and writes once; a transposed
     ``grad`` is read through its strides, not copied.

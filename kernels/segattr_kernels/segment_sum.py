@@ -35,7 +35,7 @@ def _segment_sum_kernel(p_attribution, p_spans, p_signed, p_absolute, BLOCK: tl.
 
 
 def segment_sum(attribution: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Sum attributions inside each segment. See `segattr.reference.segment_sum`.
+    """Sum attributions inside each segment. See `reference.segment_sum`.
 
     Reads each token of a segment once. A program has a segment.
     """

@@ -36,7 +36,7 @@ def _swiglu_backward_kernel(p_grad, p_gate, p_up, N, BLOCK: tl.constexpr, WIDE: 
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Return ``silu(gate) * up``. See `segattr.reference.swiglu`.
+    """Return ``silu(gate) * up``. See `reference.swiglu`.
 
     Reads two elements and writes one, per element. A strided argument is copied first.
     """
@@ -56,7 +56,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``gate`` and ``up``, there. See `segattr.reference.swiglu_backward`.
+    """Return the gradients of ``gate`` and ``up``, there. See `reference.swiglu_backward`.
 
     Reads three elements and writes two, per element.
 

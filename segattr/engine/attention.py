@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segattr.reference import compute_dtype
+from segattr.engine.reference import compute_dtype
 
 BLOCK = 128
 

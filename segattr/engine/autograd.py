@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from segattr import ops
-from segattr.reference import compute_dtype
+from segattr.engine import ops
+from segattr.engine.reference import compute_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

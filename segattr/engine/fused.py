@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segattr import ops
+from segattr.engine import ops
 from segattr.engine.attention import BandedAttention, FlashAttention, SdpaAttention
 from segattr.engine.decoder import FLASH, layers_and_windows
-from segattr.reference import compute_dtype
+from segattr.engine.reference import compute_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

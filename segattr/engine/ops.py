@@ -1,6 +1,6 @@
 """The only door to the Triton kernels: which implementation of the ops a tensor gets.
 
-`segattr.reference` and the package ``segattr_kernels`` have functions of the same names and
+`segattr.engine.reference` and the package ``segattr_kernels`` have functions of the same names and
 signatures; whoever needs an op takes it from the module that `choose` returns.
 """
 
@@ -13,7 +13,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from segattr import reference
+from segattr.engine import reference
 
 BACKENDS = ("auto", "torch", "triton")
 
