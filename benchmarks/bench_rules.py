@@ -15,7 +15,7 @@ from shapes import Shape, make_model, make_trace
 import segattr.ig
 from segattr import Attribution, FastIG, Trace
 from segattr.demo import load_demo, load_records
-from segattr.refinement import refine
+from segattr.quadrature.refinement import refine
 
 RULES: dict[str, dict[str, Any]] = {
     "midpoint, 50 points": {"rule": "midpoint", "steps": 50},

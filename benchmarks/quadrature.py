@@ -32,8 +32,8 @@ from segattr.calibration import Sampled, fit_sampled, sample_trace
 from segattr.demo import load_demo
 from segattr.demo.accuracy import answers_correctly
 from segattr.demo.world import LEVELS, sample
-from segattr.quadrature import RULES, nodes_and_weights
-from segattr.refinement import Refinement, refine
+from segattr.quadrature.integral import RULES, nodes_and_weights
+from segattr.quadrature.refinement import Refinement, refine
 from segattr.scores import jaccard
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from segattr.calibration import fit_rule
 from segattr.collator import LossMaskCollator
 from segattr.encoding import encode
 from segattr.ig import FastIG
-from segattr.quadrature import Integral, integrate
+from segattr.quadrature.integral import Integral, integrate
 from segattr.rows import training_row
 from segattr.rule import Rule
 from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning

@@ -8,8 +8,8 @@ from typing import Any
 
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
-from segattr.quadrature import RULES
-from segattr.refinement import MAX_EVALUATIONS
+from segattr.quadrature.integral import RULES
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.segments import PRESETS
 from segattr.trace import FIELDS
 

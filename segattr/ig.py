@@ -25,8 +25,13 @@ from segattr.engine.autograd import frozen, require_causal_lm
 from segattr.engine.planner import Planner
 from segattr.engine.reference import compute_dtype
 from segattr.path import Path, engine_class, path_ends, require_known
-from segattr.quadrature import require_tolerance
-from segattr.refinement import MAX_EVALUATIONS, Refinement, refine, require_max_evaluations
+from segattr.quadrature.integral import require_tolerance
+from segattr.quadrature.refinement import (
+    MAX_EVALUATIONS,
+    Refinement,
+    refine,
+    require_max_evaluations,
+)
 from segattr.rule import Rule, describe_baseline, points_and_weights
 from segattr.scores import SegmentScorer, segment_samples
 from segattr.trace import EncodedTrace, Trace

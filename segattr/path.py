@@ -15,7 +15,7 @@ from segattr.engine.autograd import AutogradEngine
 from segattr.engine.decoder import why_not_fused
 from segattr.engine.fused import FusedEngine
 from segattr.engine.planner import Load, Planner
-from segattr.quadrature import require_finite
+from segattr.quadrature.integral import require_finite
 from segattr.trace import EncodedTrace, check_length
 
 Engine = AutogradEngine | FusedEngine

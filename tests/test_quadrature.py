@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segattr import integrate
-from segattr.quadrature import RULES, nodes_and_weights
+from segattr.quadrature.integral import RULES, nodes_and_weights
 
 
 def value(function, rule, points):

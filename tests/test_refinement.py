@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from segattr.refinement import (
+from segattr.quadrature.refinement import (
     BISECTED,
     SAFETY,
     Refinement,

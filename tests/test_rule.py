@@ -10,7 +10,7 @@ import torch
 from conftest import make_model, make_trace
 
 from segattr import FastIG, Rule
-from segattr.quadrature import nodes_and_weights
+from segattr.quadrature.integral import nodes_and_weights
 from segattr.rule import describe_baseline, fingerprint
 
 pytestmark = pytest.mark.usefixtures("exact_norms")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segattr.refinement import MAX_EVALUATIONS, Refinement, refine
+from segattr.quadrature.refinement import MAX_EVALUATIONS, Refinement, refine
 
 
 def _riemann(k: int) -> tuple[np.ndarray, np.ndarray]:
