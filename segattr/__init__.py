@@ -4,13 +4,13 @@ trace -> segments -> attribution [T] -> segment scores [S] -> training row [T] -
 """
 
 from segattr.attribution import Attribution, Method
-from segattr.calibration import fit_rule
 from segattr.collator import LossMaskCollator
 from segattr.encoding import encode
-from segattr.ig import FastIG
+from segattr.ig.calibration import fit_rule
+from segattr.ig.fast_ig import FastIG
+from segattr.ig.rules import Rule
 from segattr.quadrature.integral import Integral, integrate
 from segattr.rows import training_row
-from segattr.rule import Rule
 from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
 from segattr.segments import split_segments
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError

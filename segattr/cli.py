@@ -104,9 +104,9 @@ def score(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """``segattr calibrate``: fit a rule to a model on some traces."""
-    from segattr.calibration import fit_rule
     from segattr.dataset import BadLine, read_traces
     from segattr.encoding import encode
+    from segattr.ig.calibration import fit_rule
     from segattr.scores import SegmentScorer
 
     _require_traces(arguments)

@@ -13,7 +13,7 @@ from segattr import __version__
 from segattr.segments import PRESETS
 
 if TYPE_CHECKING:
-    from segattr.ig import FastIG
+    from segattr.ig.fast_ig import FastIG
     from segattr.scores import SegmentScorer
     from segattr.variants import Variant
 
@@ -29,7 +29,7 @@ def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
     from transformers import AutoTokenizer
 
     from segattr.engine.causal_lm import load_causal_lm
-    from segattr.ig import FastIG
+    from segattr.ig.fast_ig import FastIG
 
     transformers.utils.logging.disable_progress_bar()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,7 +101,7 @@ def variant_of(arguments: argparse.Namespace) -> Variant:
 
 def method_of(arguments: argparse.Namespace, scorer: SegmentScorer) -> dict[str, Any]:
     """Keyword arguments of `FastIG` that make the scorer's segments certain."""
-    from segattr.rule import Rule
+    from segattr.ig.rules import Rule
 
     rule: Any = arguments.rule
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from segattr.dataset import BadLine, ScoredWriter
 from segattr.encoding import encode
-from segattr.ig import FastIG
+from segattr.ig.fast_ig import FastIG
 from segattr.record import scored_record
 from segattr.rows import training_row
 from segattr.scores import SegmentScorer

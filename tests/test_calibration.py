@@ -10,7 +10,7 @@ import torch
 from conftest import make_trace
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, fit_rule
-from segattr.calibration import (
+from segattr.ig.calibration import (
     GRID,
     Sampled,
     _exchange,

@@ -311,7 +311,9 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     model = make_variant("mistral-window")
     model.config._attn_implementation = "flash_attention_2"
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
-    monkeypatch.setattr("segattr.ig.require_causal_lm", lambda _: None)  # runs the real thing
+    monkeypatch.setattr(
+        "segattr.ig.fast_ig.require_causal_lm", lambda _: None
+    )  # runs the real thing
     got = (
         FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused")
         .attribute(trace)

@@ -10,8 +10,8 @@ import torch
 from conftest import make_model, make_trace
 
 from segattr import FastIG, Rule
+from segattr.ig.rules import describe_baseline, fingerprint
 from segattr.quadrature.integral import nodes_and_weights
-from segattr.rule import describe_baseline, fingerprint
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 

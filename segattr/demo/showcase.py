@@ -18,7 +18,7 @@ from segattr.dataset import ScoredWriter
 from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.demo.accuracy import accuracy
 from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
-from segattr.ig import FastIG
+from segattr.ig.fast_ig import FastIG
 from segattr.runner import score_trace
 from segattr.scores import SegmentScorer, UndecidedWarning
 from segattr.terminal import Terminal, print_trace

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution, completeness_gap
-from segattr.baseline import baseline_token, require_baseline
 from segattr.encoding import encode
 from segattr.engine import ENGINES, ops, reference
 from segattr.engine.autograd import frozen, require_causal_lm
 from segattr.engine.planner import Planner
 from segattr.engine.reference import compute_dtype
-from segattr.path import Path, engine_class, path_ends, require_known
+from segattr.ig.baseline import baseline_token, require_baseline
+from segattr.ig.path import Path, engine_class, path_ends, require_known
+from segattr.ig.rules import Rule, describe_baseline, points_and_weights
 from segattr.quadrature.integral import require_tolerance
 from segattr.quadrature.refinement import (
     MAX_EVALUATIONS,
@@ -32,7 +33,6 @@ from segattr.quadrature.refinement import (
     refine,
     require_max_evaluations,
 )
-from segattr.rule import Rule, describe_baseline, points_and_weights
 from segattr.scores import SegmentScorer, segment_samples
 from segattr.trace import EncodedTrace, Trace
 

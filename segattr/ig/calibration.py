@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution, completeness_gap
-from segattr.baseline import baseline_token
-from segattr.ig import PAPER, FastIG
+from segattr.ig.baseline import baseline_token
+from segattr.ig.fast_ig import PAPER, FastIG
+from segattr.ig.rules import Rule, describe_baseline, fingerprint
 from segattr.quadrature.integral import nodes_and_weights
 from segattr.quadrature.refinement import Refinement, refine
-from segattr.rule import Rule, describe_baseline, fingerprint
 from segattr.scores import SegmentScorer, jaccard
 from segattr.trace import EncodedTrace, Trace
 

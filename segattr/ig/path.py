@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segattr.baseline import Baseline, baseline_embedding, table_shape
 from segattr.engine.autograd import AutogradEngine
 from segattr.engine.decoder import why_not_fused
 from segattr.engine.fused import FusedEngine
 from segattr.engine.planner import Load, Planner
+from segattr.ig.baseline import Baseline, baseline_embedding, table_shape
 from segattr.quadrature.integral import require_finite
 from segattr.trace import EncodedTrace, check_length
 
