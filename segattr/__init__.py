@@ -4,18 +4,18 @@ trace -> segments -> attribution [T] -> segment scores [S] -> training row [T] -
 """
 
 from segattr.attribution import Attribution, Method
-from segattr.collator import LossMaskCollator
 from segattr.encoding import encode
 from segattr.ig.calibration import fit_rule
 from segattr.ig.fast_ig import FastIG
 from segattr.ig.rules import Rule
 from segattr.quadrature.integral import Integral, integrate
-from segattr.rows import training_row
 from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
 from segattr.segments import split_segments
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
-from segattr.trainers import GRPOTokenMaskMixin, GRPOTokenWeightMixin, TokenWeightMixin
-from segattr.weights import strength_weights, top_tokens
+from segattr.training.collator import LossMaskCollator
+from segattr.training.rows import training_row
+from segattr.training.trainers import GRPOTokenMaskMixin, GRPOTokenWeightMixin, TokenWeightMixin
+from segattr.training.weights import strength_weights, top_tokens
 
 __version__ = "0.1.0"
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from segattr.attribution import Attribution
-from segattr.rows import Row
 from segattr.scores import SegmentScores
 from segattr.trace import EncodedTrace, Trace
+from segattr.training.rows import Row
 
 # What every scored record has; `scored_record` puts the id first.
 RECORD_KEYS = {"id", "question", "answer", "segments", "settings", "prompt", "input_ids"}

@@ -11,9 +11,9 @@ from segattr.dataset import BadLine, ScoredWriter
 from segattr.encoding import encode
 from segattr.ig.fast_ig import FastIG
 from segattr.record import scored_record
-from segattr.rows import training_row
 from segattr.scores import SegmentScorer
 from segattr.trace import Trace, TraceTooLongError
+from segattr.training.rows import training_row
 
 Record = dict[str, Any]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from segattr.attribution import Attribution
 from segattr.record import attribution_of, scores_of
-from segattr.rows import Row, training_row
 from segattr.scores import SegmentScorer, SegmentScores
-from segattr.weights import strength_weights, top_tokens
+from segattr.training.rows import Row, training_row
+from segattr.training.weights import strength_weights, top_tokens
 
 SELECTIONS = {
     "scored": "the segments that are kept in the file",

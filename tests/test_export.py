@@ -20,7 +20,7 @@ from segattr.export import TRAINERS, export
 from segattr.export.files import write_parquet
 from segattr.export.formats import _refuse_what_swift_changes
 from segattr.export.text import Piece, decode, pieces_of
-from segattr.rows import row_of
+from segattr.training.rows import row_of
 from segattr.variants import Variant
 
 TEXT = [name for name, target in TRAINERS.items() if target.line is not None]

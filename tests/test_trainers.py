@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from segattr import LossMaskCollator, TokenWeightMixin
-from segattr.trainers import (
+from segattr.training.trainers import (
     _refuse_what_drops_weights,
     _WeightedModel,
     weighted_cross_entropy,

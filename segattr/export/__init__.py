@@ -21,8 +21,8 @@ from segattr.export.files import is_ours
 from segattr.export.formats import TRAINERS, Format
 from segattr.export.guide import guide
 from segattr.export.text import pieces_of
-from segattr.rows import Row
 from segattr.trace import TraceTooLongError
+from segattr.training.rows import Row
 from segattr.variants import Variant
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 from segattr.export.files import write_dataset_dict, write_parquet
 from segattr.export.text import Piece, decode, encode
-from segattr.rows import Row
+from segattr.training.rows import Row
 
 Columns = dict[str, list]
 Line = dict[str, Any]

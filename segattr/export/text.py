@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segattr.rows import Row
+from segattr.training.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segattr.documents import Document, documents_of
-from segattr.rows import IGNORED
+from segattr.training.documents import Document, documents_of
+from segattr.training.rows import IGNORED
 
 MODES = ("weight", "mask", "bernoulli")
 Batch = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segattr.rows import IGNORED
+from segattr.training.rows import IGNORED
 
 WEIGHT_COLUMNS = ("loss_weights", "loss_mask")
 

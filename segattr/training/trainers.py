@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segattr.rows import IGNORED
+from segattr.training.rows import IGNORED
 
 KEY = "loss_weights"
 COLUMNS = (KEY, "loss_mask", "assistant_masks", "seq_lengths")  # what `LossMaskCollator` reads
