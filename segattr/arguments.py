@@ -17,7 +17,7 @@ from segattr.argument_groups import (
     add_text,
 )
 from segattr.export import TRAINERS
-from segattr.variants import SELECTIONS, WEIGHTINGS
+from segattr.export.selection import SELECTIONS, WEIGHTINGS
 
 Command = Callable[[argparse.Namespace], int]
 

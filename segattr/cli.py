@@ -31,12 +31,12 @@ from segattr.options import (
     settings_of,
     variant_of,
 )
+from segattr.report.terminal import Terminal, print_trace
 from segattr.tally import Tally
-from segattr.terminal import Terminal, print_trace
 
 if TYPE_CHECKING:
-    from segattr.dataset import ScoredWriter
-    from segattr.runner import Outcome
+    from segattr.dataset.jsonl import ScoredWriter
+    from segattr.dataset.runner import Outcome
     from segattr.trace import EncodedTrace
 
 Item = TypeVar("Item")
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(arguments: argparse.Namespace) -> int:
     """``segattr score``: attribute every trace of a file and write one record each."""
-    from segattr.dataset import ScoredWriter, read_traces
-    from segattr.runner import score_dataset
+    from segattr.dataset.jsonl import ScoredWriter, read_traces
+    from segattr.dataset.runner import score_dataset
     from segattr.scores import SegmentScorer, UndecidedWarning
 
     _require_traces(arguments)
@@ -104,7 +104,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """``segattr calibrate``: fit a rule to a model on some traces."""
-    from segattr.dataset import BadLine, read_traces
+    from segattr.dataset.jsonl import BadLine, read_traces
     from segattr.encoding import encode
     from segattr.ig.calibration import fit_rule
     from segattr.scores import SegmentScorer
@@ -150,7 +150,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     """``segattr show``: print one scored trace."""
-    from segattr.dataset import read_scored
+    from segattr.dataset.jsonl import read_scored
 
     ids: list[str] = []
     wanted: dict[str, Any] | None = None
@@ -179,7 +179,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """``segattr export``: write scored traces in the format of a trainer."""
-    from segattr.dataset import read_scored
+    from segattr.dataset.jsonl import read_scored
     from segattr.export import TRAINERS
     from segattr.export import export as write
 

@@ -13,9 +13,9 @@ from segattr import __version__
 from segattr.segments import PRESETS
 
 if TYPE_CHECKING:
+    from segattr.export.selection import Variant
     from segattr.ig.fast_ig import FastIG
     from segattr.scores import SegmentScorer
-    from segattr.variants import Variant
 
 
 class UserError(Exception):
@@ -88,7 +88,7 @@ def load_tokenizer(arguments: argparse.Namespace, settings: Mapping[str, Any]) -
 
 def variant_of(arguments: argparse.Namespace) -> Variant:
     """What carries loss in an export."""
-    from segattr.variants import Variant
+    from segattr.export.selection import Variant
 
     names = [field.name for field in dataclasses.fields(Variant)]
     given = {name: getattr(arguments, name) for name in names}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segattr.record import reasoning_tokens
+from segattr.dataset.record import reasoning_tokens
 
 if TYPE_CHECKING:
-    from segattr.runner import Outcome
+    from segattr.dataset.runner import Outcome
 
 
 WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores deserve more points

@@ -20,9 +20,9 @@ import transformers
 from torch import Tensor
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, training_row
+from segattr.dataset.runner import score_trace
 from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.engine.decoder import FAMILIES
-from segattr.runner import score_trace
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 from segattr.cli import main
-from segattr.dataset import read_scored
+from segattr.dataset.jsonl import read_scored
 from segattr.demo import ASSETS, TRACES
 
 PLACES = {"--model": str(ASSETS / "model"), "--tokenizer": str(ASSETS / "tokenizer")}
@@ -241,7 +241,7 @@ def test_overwrite_keeps_the_old_file_until_there_is_something_new(traces, tmp_p
 
 def test_whatever_one_trace_raises_the_others_are_scored(traces, tmp_path, capsys, monkeypatch):
     """A chat template that refuses a role raises an error of its own kind."""
-    from segattr import runner
+    from segattr.dataset import runner
 
     encode = runner.encode
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from segattr import Trace
-from segattr.dataset import BadLine, ScoredWriter, read_scored, read_traces
-from segattr.record import RECORD_KEYS
+from segattr.dataset.jsonl import BadLine, ScoredWriter, read_scored, read_traces
+from segattr.dataset.record import RECORD_KEYS
 
 GOOD = {"id": "a", "question": "q", "reasoning": "r", "answer": "1"}
 RECORD = {"id": "a", **dict.fromkeys(sorted(RECORD_KEYS - {"id"})), "settings": {"tau": 0.7}}
@@ -154,7 +154,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     path = tmp_path / "out.jsonl"
     code = f"""
 import resource, signal
-from segattr.dataset import ScoredWriter
+from segattr.dataset.jsonl import ScoredWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 record = {RECORD!r}

@@ -19,9 +19,9 @@ from segattr.cli import main
 from segattr.export import TRAINERS, export
 from segattr.export.files import write_parquet
 from segattr.export.formats import _refuse_what_swift_changes
+from segattr.export.selection import Variant
 from segattr.export.text import Piece, decode, pieces_of
 from segattr.training.rows import row_of
-from segattr.variants import Variant
 
 TEXT = [name for name, target in TRAINERS.items() if target.line is not None]
 TOKENS = [name for name in TRAINERS if name not in TEXT]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segattr import FastIG, SegmentScorer, Trace, training_row
-from segattr.record import attribution_of, scored_record
+from segattr.dataset.record import attribution_of, scored_record
 
 
 @pytest.fixture(scope="module")

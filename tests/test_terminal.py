@@ -7,7 +7,7 @@ import json
 import pytest
 
 from segattr.cli import main
-from segattr.terminal import Terminal, visible
+from segattr.report.terminal import Terminal, visible
 
 # Clear the screen, hide text, set the title, copy to the clipboard, a link, C1, backspaces, turn
 # the reading direction, end a line unseen.

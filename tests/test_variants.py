@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segattr import TraceTooLongError
-from segattr.variants import SELECTIONS, Variant
+from segattr.export.selection import SELECTIONS, Variant
 
 # Prompt 2, segments 2 + 1 + 3 + 2, stub 1, answer 1; response 2. Strengths by hand:
 # 2/sqrt(2), 3, 6/sqrt(3), 0.2/sqrt(2) = 1.41, 3, 3.46, 0.14; sum 8.02: 18, 37, 43, 2 %.

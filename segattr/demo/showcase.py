@@ -14,14 +14,14 @@ import transformers
 from rich.console import Console
 from rich.progress import track
 
-from segattr.dataset import ScoredWriter
+from segattr.dataset.jsonl import ScoredWriter
+from segattr.dataset.runner import score_trace
 from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.demo.accuracy import accuracy
 from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
 from segattr.ig.fast_ig import FastIG
-from segattr.runner import score_trace
+from segattr.report.terminal import Terminal, print_trace
 from segattr.scores import SegmentScorer, UndecidedWarning
-from segattr.terminal import Terminal, print_trace
 from segattr.trace import Trace
 
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent

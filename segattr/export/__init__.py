@@ -20,10 +20,10 @@ from segattr import __version__
 from segattr.export.files import is_ours
 from segattr.export.formats import TRAINERS, Format
 from segattr.export.guide import guide
+from segattr.export.selection import Variant
 from segattr.export.text import pieces_of
 from segattr.trace import TraceTooLongError
 from segattr.training.rows import Row
-from segattr.variants import Variant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ def export(
     """Write scored records in the format of one trainer.
 
     Args:
-        records: As from `segattr.dataset.read_scored`.
+        records: As from `segattr.dataset.jsonl.read_scored`.
         to: The trainer, one of `TRAINERS`.
         out: The folder to make.
         variant: What carries loss; ``None``: what is kept in the records.

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from segattr.variants import SELECTIONS, Variant
+from segattr.export.selection import SELECTIONS, Variant
 
 if TYPE_CHECKING:
     from segattr.export import Exported

@@ -11,7 +11,7 @@ import yaml
 
 from segattr.demo import ASSETS
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

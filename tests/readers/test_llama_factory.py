@@ -12,7 +12,7 @@ import yaml
 
 from segattr.demo import ASSETS
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 pytest.importorskip("llamafactory", reason="needs LLaMA-Factory: make test-trainers")
 if importlib.util.find_spec("torchaudio") is None:

@@ -10,7 +10,7 @@ import pytest
 
 from segattr.demo import ASSETS
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 os.environ.setdefault("MODELSCOPE_CACHE", tempfile.mkdtemp(prefix="swift-"))
 pytest.importorskip("swift", reason="needs ms-swift: make test-trainers")

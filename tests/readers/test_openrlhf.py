@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 openrlhf = pytest.importorskip("openrlhf", reason="needs OpenRLHF: make test-trainers")
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 pytest.importorskip("torchtune", reason="needs torchtune: make test-trainers")
 

@@ -12,7 +12,7 @@ import pytest
 
 from segattr.demo import ASSETS
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 if importlib.util.find_spec("unsloth") is None:
     pytest.skip("needs Unsloth: make test-trainers", allow_module_level=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segattr.export import export
-from segattr.variants import Variant
+from segattr.export.selection import Variant
 
 verl = pytest.importorskip("verl", reason="needs verl: make test-trainers")
 

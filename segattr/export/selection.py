@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
-from segattr.record import attribution_of, scores_of
+from segattr.dataset.record import attribution_of, scores_of
 from segattr.scores import SegmentScorer, SegmentScores
 from segattr.training.rows import Row, training_row
 from segattr.training.weights import strength_weights, top_tokens

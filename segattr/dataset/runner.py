@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segattr.dataset import BadLine, ScoredWriter
+from segattr.dataset.jsonl import BadLine, ScoredWriter
+from segattr.dataset.record import scored_record
 from segattr.encoding import encode
 from segattr.ig.fast_ig import FastIG
-from segattr.record import scored_record
 from segattr.scores import SegmentScorer
 from segattr.trace import Trace, TraceTooLongError
 from segattr.training.rows import training_row

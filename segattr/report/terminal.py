@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from segattr.record import reasoning_tokens
+from segattr.dataset.record import reasoning_tokens
 
 BAR = 20
 # They reorder the text around them, so that it reads as something else.

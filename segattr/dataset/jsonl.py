@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segattr.record import RECORD_KEYS
+from segattr.dataset.record import RECORD_KEYS
 from segattr.trace import Trace
 
 RECORD_START = b'{"id": '
