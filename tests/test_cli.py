@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from segattr.cli import main
+from segattr.cli.main import main
 from segattr.dataset.jsonl import read_scored
 from segattr.demo import ASSETS, TRACES
 
@@ -273,7 +273,7 @@ def test_show_into_a_closed_pipe(traces, tmp_path, encoding):
     """``segattr show OUT | head -1``, also where blocks cannot be printed."""
     out = tmp_path / "out.jsonl"
     main(["score", str(traces), *MODEL, "--out", str(out)])
-    command = f"{sys.executable} -m segattr.cli show {out} | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m segattr show {out} | head -1; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     result = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
@@ -294,7 +294,7 @@ def test_interrupt_leaves_a_readable_file(tmp_path):
     records = [json.loads(line) for line in TRACES.read_text().splitlines()]
     many = [{**record, "id": f"{record['id']}-{i}"} for i in range(20) for record in records]
     traces.write_text("".join(json.dumps(record) + "\n" for record in many))
-    command = [sys.executable, "-m", "segattr.cli", "score", str(traces), *MODEL, "--out", str(out)]
+    command = [sys.executable, "-m", "segattr", "score", str(traces), *MODEL, "--out", str(out)]
     # A shell's background jobs ignore SIGINT, and children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

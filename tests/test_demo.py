@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segattr import FastIG, SegmentScorer, Trace, encode, split_segments
-from segattr.cli import main
+from segattr.cli.main import main
 from segattr.demo import ASSETS
 from segattr.demo.accuracy import accuracy, answers_correctly
 from segattr.demo.showcase import auroc

@@ -15,7 +15,7 @@ import datasets
 import pytest
 import torch
 
-from segattr.cli import main
+from segattr.cli.main import main
 from segattr.export import TRAINERS, export
 from segattr.export.files import write_parquet
 from segattr.export.formats import _refuse_what_swift_changes

@@ -65,7 +65,7 @@ def test_every_public_name_exists_and_is_documented():
 
 def test_the_version_stands_in_one_place():
     assert version("segattr") == segattr.__version__
-    command = [sys.executable, "-m", "segattr.cli", "--version"]
+    command = [sys.executable, "-m", "segattr", "--version"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed == f"segattr {segattr.__version__}\n"
 

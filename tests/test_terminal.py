@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from segattr.cli import main
+from segattr.cli.main import main
 from segattr.report.terminal import Terminal, visible
 
 # Clear the screen, hide text, set the title, copy to the clipboard, a link, C1, backspaces, turn

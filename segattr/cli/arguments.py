@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segattr import __version__
-from segattr.argument_groups import (
+from segattr.cli.argument_groups import (
     add_input,
     add_machine,
     add_method,

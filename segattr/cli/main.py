@@ -21,8 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from segattr.arguments import build_parser
-from segattr.options import (
+from segattr.cli.arguments import build_parser
+from segattr.cli.options import (
     UserError,
     encoding_of,
     load_ig,
@@ -31,8 +31,8 @@ from segattr.options import (
     settings_of,
     variant_of,
 )
+from segattr.cli.summary import Tally
 from segattr.report.terminal import Terminal, print_trace
-from segattr.tally import Tally
 
 if TYPE_CHECKING:
     from segattr.dataset.jsonl import ScoredWriter
@@ -287,6 +287,3 @@ COMMANDS = {
     "calibrate": calibrate,
     "demo": demo,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

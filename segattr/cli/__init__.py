@@ -1,0 +1,5 @@
+"""The ``segattr`` command."""
+
+from segattr.cli.main import main
+
+__all__ = ["main"]
