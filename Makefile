@@ -12,7 +12,7 @@ PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
 TRLS = 0.24 1.6 1.16
 READERS = axolotl llama-factory ms-swift unsloth
-TESTS = tests/test_trainers.py tests/test_trl.py tests/test_examples.py
+TESTS = tests/training/test_trainers.py tests/training/test_trl.py tests/test_examples.py
 # Warnings of trainers are theirs.
 LENIENT = --override-ini filterwarnings=default --disable-warnings
 
@@ -37,7 +37,7 @@ $(TEST_TRLS): test-trl-%: .venv-trainers/trl-%/installed
 # The environment called ms-swift also has verl, torchtune and OpenRLHF.
 test-readers: $(READERS:%=.venv-trainers/%/installed)
 	for reader in $(READERS); do \
-	  PYTHONPATH=.:kernels .venv-trainers/$$reader/bin/python -m pytest $(LENIENT) tests/readers || exit 1; \
+	  PYTHONPATH=.:kernels .venv-trainers/$$reader/bin/python -m pytest $(LENIENT) tests/export/readers || exit 1; \
 	done
 
 lint: .venv/lint
@@ -47,7 +47,7 @@ lint: .venv/lint
 
 # On a GPU, benchmarks/gpu_check.sh measures more in less time.
 bench: .venv/test
-	.venv/bin/python -m pytest tests/test_reference.py tests/test_triton_ops.py tests/test_fused.py
+	.venv/bin/python -m pytest tests/engine
 	.venv/bin/python -m pytest benchmarks/bench_engines.py --results=benchmarks/results/$(RESULTS).json $(BENCH)
 	.venv/bin/python -m pytest benchmarks/bench_ops.py --results=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
 	.venv/bin/python -m pytest benchmarks/bench_rules.py --results=benchmarks/results/$(RESULTS)-rules.json $(BENCH)
@@ -55,10 +55,10 @@ bench: .venv/test
 
 # How many path points are enough: every rule on 16 kinds of path. An hour on 2 cores.
 evidence: .venv/test
-	.venv/bin/python benchmarks/quadrature.py --only "bundled, pad"
-	.venv/bin/python benchmarks/quadrature.py --only "bundled, zero" \
+	.venv/bin/python benchmarks/evidence_quadrature.py --only "bundled, pad"
+	.venv/bin/python benchmarks/evidence_quadrature.py --only "bundled, zero" \
 	  --results benchmarks/results/quadrature-zero.json
-	.venv/bin/python benchmarks/quadrature.py --only random \
+	.venv/bin/python benchmarks/evidence_quadrature.py --only random \
 	  --results benchmarks/results/quadrature-random.json
 	.venv/bin/python benchmarks/table.py
 

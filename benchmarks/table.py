@@ -32,7 +32,7 @@ medians over the rounds after a warm-up. Variants: see `peers.py` and `bench_ops
 - *kept*: Jaccard index of the kept segments with those of the published loop, whose arithmetic is
   in the model's dtype; captum has no linspace rule and takes right end points.
 
-Of rules (`quadrature.py`, `bench_rules.py`):
+Of rules (`evidence_quadrature.py`, `bench_rules.py`):
 
 - *token error*: relative L2 error of the token scores against 513 equally spaced points or more,
   in float64; median and worst trace. *strength error*, *consistency error*: largest over the

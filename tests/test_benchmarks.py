@@ -142,7 +142,7 @@ def test_rules_are_timed_on_the_same_traces(tmp_path, monkeypatch, capsys):
 def test_the_rules_evidence(tmp_path, monkeypatch, capsys):
     """On two traces of one random model; tables and plot included."""
     results, plot = tmp_path / "quadrature.json", tmp_path / "quadrature.png"
-    command = [sys.executable, str(BENCHMARKS / "quadrature.py"), "--traces=2", "--fit=8"]
+    command = [sys.executable, str(BENCHMARKS / "evidence_quadrature.py"), "--traces=2", "--fit=8"]
     command += ["--only=2 layers, pad, reasoning", f"--results={results}", f"--plot={plot}"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ)
     runs = json.loads(results.read_text())["runs"]

@@ -4,8 +4,8 @@ Bytes per token that a frozen decoder layer keeps for its backward pass, at ``b`
 Through autograd: two norms in float32 (8 D), queries, keys, values and attention output
 (2 b (Q + KV)), gate, its activation and up (3 b F), and 12 bytes per head of statistics. Fused: two
 residuals (2 b D), the same of the attention (and b (Q + KV) before Qwen3's head norms), gate and up
-(2 b F), 8 bytes for two norms and 4 per head. tests/test_planner.py measures the former,
-tests/test_fused.py the latter.
+(2 b F), 8 bytes for two norms and 4 per head. tests/engine/test_planner.py measures the former,
+tests/engine/test_fused.py the latter.
 Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``D`` hidden size, ``Q`` and ``KV``
 query and key width, ``F`` MLP width, ``V`` vocabulary.
 """

@@ -30,7 +30,7 @@ LEAST_LEFT = 1 / 16
 # it bisected this share of all doubt.
 FASTEST = 8
 TELLING = 0.1
-# The error that is reported, over the one that is estimated: tests/test_quadrature.py.
+# The error that is reported, over the one that is estimated: tests/quadrature/test_integral.py.
 SAFETY = 2
 # The potential counts as known to so many roundings of its largest value.
 ROUNDINGS = 4

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_model
+from tiny import make_model
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
@@ -187,9 +187,9 @@ def test_loss_and_gradient_equal_those_by_hand(
 
 TWO_PROCESSES = """
 import json, os, sys
-sys.path.insert(0, {tests!r})
+sys.path += {folders!r}
 import torch
-from conftest import make_model
+from tiny import make_model
 from segattr import LossMaskCollator
 from test_trainers import one_step
 with open("rows.json") as file:
@@ -209,8 +209,8 @@ def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, a
     rows = weighted_rows[: 2 * accumulation]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     script = tmp_path / "train.py"
-    tests = str(Path(__file__).parent)
-    script.write_text(TWO_PROCESSES.format(tests=tests, accumulation=accumulation))
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    script.write_text(TWO_PROCESSES.format(folders=folders, accumulation=accumulation))
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
         [sys.executable, "-m", *launcher, str(script)],

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
-from conftest import make_model
 from test_trainers import sft_trainer, tiny_tokenizer
+from tiny import make_model
 
 from segattr import (
     GRPOTokenMaskMixin,

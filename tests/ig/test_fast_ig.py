@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import DATA, MODELS, make_model, make_trace, naive_ig, target_logprob
+from tiny import DATA, MODELS, make_model, make_trace, naive_ig, target_logprob
 from transformers import AutoModelForCausalLM
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, TraceTooLongError

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_model, make_trace
+from tiny import make_model, make_trace
 
 from segattr import FastIG, Rule
 from segattr.ig.rules import describe_baseline, fingerprint

@@ -1,6 +1,6 @@
 """What stands in an export, format by format, against the rows it was made from.
 
-The trainers' own data code reads these files in tests/readers: ``make test-readers``.
+The trainers' own data code reads these files in tests/export/readers: ``make test-readers``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import make_model, make_trace, naive_ig
+from tiny import make_model, make_trace, naive_ig
 
 from segattr import FastIG, SegmentScorer, Trace, UndecidedWarning
 from segattr.engine.planner import Plan, Planner

@@ -8,7 +8,7 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_model, make_trace, naive_ig, target_logprob
+from tiny import make_model, make_trace, naive_ig, target_logprob
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

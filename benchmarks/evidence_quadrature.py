@@ -1,6 +1,6 @@
 """How many path points are enough: every rule against 513 points or more, in float64.
 
-python benchmarks/quadrature.py [--traces N] [--only PATTERN] [--results FILE.json] ...
+python benchmarks/evidence_quadrature.py [--traces N] [--only PATTERN] [--results FILE.json] ...
 
 Traces of the bundled model are fresh ones (its training and the choice of our constants saw
 others); random models take random tokens. benchmarks/README.md has the table.

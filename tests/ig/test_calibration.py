@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import make_trace
+from tiny import make_trace
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, fit_rule
 from segattr.ig.calibration import (

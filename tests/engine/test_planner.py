@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_model, make_trace
+from tiny import make_model, make_trace
 
 from segattr import FastIG
 from segattr.engine.autograd import frozen

@@ -1,0 +1,116 @@
+"""Tiny random models in float64, a hand-made trace, and the definition of IG to compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+
+from segattr import EncodedTrace
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared"
+VOCAB = 96
+
+SMALL = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": None,
+    "initializer_range": 0.15,
+}
+HEADS_OF_GEMMA = {"query_pre_attn_scalar": 8, "sliding_window": 16}
+SMALL_GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+# One name per way a model can differ: biases, head norms, sliding window, embeddings scaled in the
+# model (Gemma) or in the embedding (Gemma3), capped logits (Gemma2), learned positions (GPT-2),
+# experts, tied and untied heads.
+MODELS = {
+    "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
+    "llama-tied": ("LlamaConfig", "LlamaForCausalLM", {"tie_word_embeddings": True}),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}),
+    "mistral-window": ("MistralConfig", "MistralForCausalLM", {"sliding_window": 16}),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", {}),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", HEADS_OF_GEMMA),
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", HEADS_OF_GEMMA),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", SMALL_GPT2),
+    "qwen3-moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", EXPERTS),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", {"num_local_experts": 4}),
+}
+
+
+def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object):
+    """A random model of this kind, seeded, in evaluation mode."""
+    config_name, model_name, extra = MODELS[name]
+    shared = ("vocab_size", "pad_token_id", "eos_token_id") if name == "gpt2" else SMALL
+    settings = {**{key: SMALL[key] for key in shared}, **extra, **changes}
+    config = getattr(transformers, config_name)(**settings)
+    torch.manual_seed(0)
+    model = getattr(transformers, model_name)(config)
+    # The pad token's embedding starts as zeros, where the norms make the path singular.
+    torch.nn.init.normal_(model.get_input_embeddings().weight.data[0], std=0.15)
+    if name in ("qwen3-moe", "mixtral") and hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # torch's grouped product has no float64
+    return model.to(dtype).eval()
+
+
+def make_trace(num_targets: int = 3, tail: int = 1, seed: int = 0) -> EncodedTrace:
+    """Prompt 5, segments 7 + 0 + 4 + 12, stub 4, then the target and some tokens after it."""
+    generator = torch.Generator().manual_seed(seed)
+    length = 32 + num_targets + tail
+    return EncodedTrace(
+        input_ids=torch.randint(2, VOCAB, (length,), generator=generator),
+        prompt=(0, 5),
+        segments=[(5, 12), (12, 12), (12, 16), (16, 28)],
+        target=(32, 32 + num_targets),
+    )
+
+
+def target_logprob(model, embeds: Tensor, encoded: EncodedTrace) -> Tensor:
+    """F by its definition: the whole sequence, all logits, one log-softmax."""
+    start, stop = encoded.target
+    logits = model(inputs_embeds=embeds[None], use_cache=False).logits[0].double()
+    return (
+        logits.log_softmax(-1)[start - 1 : stop - 1]
+        .gather(-1, encoded.input_ids[start:stop, None])
+        .sum()
+    )
+
+
+def naive_ig(
+    model, encoded: EncodedTrace, alphas, weights, baseline_id: int = 0, scope: str = "all"
+) -> Tensor:
+    """IG by its definition: one path point, one backward pass at a time."""
+    embed = model.get_input_embeddings()
+    inputs = embed(encoded.input_ids).detach()
+    baseline = embed(torch.full_like(encoded.input_ids, baseline_id)).detach()
+    if scope == "reasoning":
+        start, stop = encoded.reasoning
+        baseline = torch.cat([inputs[:start], baseline[start:stop], inputs[stop:]])
+    total = torch.zeros_like(inputs)
+    for alpha, weight in zip(alphas.tolist(), weights.tolist(), strict=True):
+        point = (baseline + alpha * (inputs - baseline)).requires_grad_()
+        (gradient,) = torch.autograd.grad(target_logprob(model, point, encoded), point)
+        total += weight * gradient
+    return ((inputs - baseline) * total).sum(-1)
+
+
+def exact_norm(of: type):
+    """RMSNorm in the dtype of its input; transformers has float32 even in a float64 model."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        mean_square = hidden.pow(2).mean(-1, keepdim=True)
+        return self.weight * (hidden * torch.rsqrt(mean_square + self.variance_epsilon))
+
+    forward.__module__ = of.__module__  # the fused engine refuses a forward from elsewhere
+    return forward
