@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from segattr.checks import require_word
+
 PRESETS: dict[str, tuple[str, ...]] = {
     "paper": (
         "\n\nWait",
@@ -63,13 +65,11 @@ def split_segments(text: str, preset: str | Sequence[str] = "paper") -> list[tup
 
 
 def _pattern(preset: str | Sequence[str]) -> str:
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(
-            f"preset must be one of {', '.join(map(repr, PRESETS))} or a list of keywords, got "
-            f"{preset!r}. "
-            "Write keywords with what stands before them, such as ['\\n\\nWait']."
-        )
-    keywords = PRESETS[preset] if isinstance(preset, str) else tuple(preset)
+    if isinstance(preset, str):
+        remedy = "Pass keywords as a list, with what stands before them, such as ['\\n\\nWait']."
+        require_word("preset", preset, PRESETS, remedy)
+        preset = PRESETS[preset]
+    keywords = tuple(preset)
     if not keywords or not all(keywords):
         raise ValueError(
             f"keywords must be non-empty strings, got {list(keywords)!r}. Leave the empty ones out."

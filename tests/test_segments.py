@@ -55,7 +55,11 @@ def test_spans_cover_the_text(preset):
 
 @pytest.mark.parametrize(
     ("preset", "message"),
-    [("Paper", "'paper', 'retro-search' or a list"), ([], "non-empty"), (["a", ""], "non-empty")],
+    [
+        ("Paper", "'paper', 'retro-search', got 'Paper'. Pass keywords as a list"),
+        ([], "non-empty"),
+        (["a", ""], "non-empty"),
+    ],
 )
 def test_bad_presets(preset, message):
     with pytest.raises(ValueError, match=message):

@@ -14,6 +14,7 @@ import transformers
 from rich.console import Console
 from rich.progress import track
 
+from segattr.checks import require_word
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.runner import score_trace
 from segattr.demo import BUNDLED, load_demo, load_records
@@ -61,8 +62,7 @@ def run_demo(wanted: str, out: Path | None) -> None:
         OSError: If ``out`` has content or cannot be written.
     """
     records = load_records()
-    if wanted not in (ids := [record["id"] for record in records]):
-        raise ValueError(f"--id must be one of {', '.join(ids)}, got {wanted!r}.")
+    require_word("--id", wanted, [record["id"] for record in records])
     with nullcontext() if out is None else ScoredWriter(out, SETTINGS) as writer:
         scored = score_demo(records)
         if writer is not None:
