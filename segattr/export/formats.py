@@ -12,7 +12,15 @@ from typing import Any
 
 from segattr.export.files import write_dataset_dict, write_parquet
 from segattr.export.text import Piece, decode, encode
-from segattr.training.rows import Row
+from segattr.training.rows import (
+    ASSISTANT_MASKS,
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LABELS,
+    LOSS_MASK,
+    LOSS_WEIGHTS,
+    Row,
+)
 
 Columns = dict[str, list]
 Line = dict[str, Any]
@@ -53,26 +61,26 @@ class Format:
 
 def _trl(row: Row, weighted: bool) -> Columns:
     """Both masks: TRL before 1.7 drops labels when it packs, and trains on everything."""
-    names = ["input_ids", "labels", "assistant_masks"] + ["loss_weights"] * weighted
+    names = [INPUT_IDS, LABELS, ASSISTANT_MASKS] + [LOSS_WEIGHTS] * weighted
     return {name: row[name] for name in names}
 
 
 def _labels(row: Row, weighted: bool) -> Columns:
     """No other list may stand beside these: ``DataCollatorForSeq2Seq`` cannot pad it."""
-    return {name: row[name] for name in ("input_ids", "attention_mask", "labels")}
+    return {name: row[name] for name in (INPUT_IDS, ATTENTION_MASK, LABELS)}
 
 
 def _verl(row: Row, weighted: bool) -> Columns:
-    return {"input_ids": row["input_ids"], "loss_mask": row["loss_weights"]}
+    return {INPUT_IDS: row[INPUT_IDS], LOSS_MASK: row[LOSS_WEIGHTS]}
 
 
 def _openrlhf(row: Row, weighted: bool) -> Columns:
-    return {"input_ids": row["input_ids"], "loss_weights": row["loss_weights"]}
+    return {INPUT_IDS: row[INPUT_IDS], LOSS_WEIGHTS: row[LOSS_WEIGHTS]}
 
 
 def _torchtune(row: Row, weighted: bool) -> Columns:
     """Its mask is 1 where there is no loss."""
-    return {"tokens": row["input_ids"], "mask": [1 - int(on) for on in row["assistant_masks"]]}
+    return {"tokens": row[INPUT_IDS], "mask": [1 - int(on) for on in row[ASSISTANT_MASKS]]}
 
 
 def _axolotl_text(row: Row, pieces: Sequence[Piece], tokenizer: Any) -> Line:
@@ -104,10 +112,10 @@ def _swift_tokens(row: Row, tokenizer: Any) -> Line:
     Weights have mean 1, since ms-swift divides by the number of tokens that have one.
     """
     start = int(_adds_bos(tokenizer))  # ms-swift puts one in front itself
-    weights = row["loss_weights"][start:]
+    weights = row[LOSS_WEIGHTS][start:]
     scale = sum(weight > 0 for weight in weights) / sum(weights)
     content = {
-        "token_ids": row["input_ids"][start:],
+        "token_ids": row[INPUT_IDS][start:],
         "loss_scale": [weight * scale for weight in weights],
     }
     return {"messages": [{"role": "assistant", "content": content}]}
@@ -115,19 +123,19 @@ def _swift_tokens(row: Row, tokenizer: Any) -> Line:
 
 def _refuse_what_swift_changes(row: Row, tokenizer: Any) -> None:
     """Raise for rows whose ends ms-swift would change, as text and as tokens."""
-    end, eos = row["input_ids"][-1], tokenizer.eos_token_id
+    end, eos = row[INPUT_IDS][-1], tokenizer.eos_token_id
     if end != eos:
         raise ValueError(
             f"ms-swift ends every row by the tokenizer's EOS token {tokenizer.eos_token!r} and "
             f"trains it, got a row that ends by {decode([int(end)], tokenizer)!r}. Set the "
             "tokenizer's eos_token to the end of a turn; do not cut rows."
         )
-    if row["loss_weights"][-1] == 0:
+    if row[LOSS_WEIGHTS][-1] == 0:
         raise ValueError(
             "ms-swift always trains the end of a turn, got a row that leaves it out. Put loss on "
             "the response."
         )
-    if _adds_bos(tokenizer) and row["input_ids"][0] != tokenizer.bos_token_id:
+    if _adds_bos(tokenizer) and row[INPUT_IDS][0] != tokenizer.bos_token_id:
         raise ValueError(
             f"ms-swift starts every row by {tokenizer.bos_token!r}, which this tokenizer adds, got "
             "a row without it. Score with a chat template that has it."

@@ -12,11 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segattr.checks import require_nonnegative, require_type, require_word
 from segattr.scores import SegmentScores
 from segattr.trace import EncodedTrace, TraceTooLongError
 
-IGNORED = -100
+IGNORED = -100  # the label of a token without loss, as in F.cross_entropy
 TOO_LONG = ("error", "cut")
+
+# The columns of a row and of a batch, spelled here only.
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+LABELS = "labels"
+ASSISTANT_MASKS = "assistant_masks"
+LOSS_WEIGHTS = "loss_weights"
+LOSS_MASK = "loss_mask"  # what verl calls the loss weights
+SEQ_LENGTHS = "seq_lengths"  # of the documents that trl.pack_dataset put into one row
 
 Row = dict[str, list[int] | list[float]]
 
@@ -42,27 +52,32 @@ def training_row(
         prune: Remove the segments of weight 0 from the text (pruned SFT) instead of leaving them
             there without loss (selective SFT).
         train_response: Also put loss, of weight 1, on the tokens after the reasoning.
-        max_length: Most tokens the row may have; ``None``: any number.
-        too_long: What to do with a longer row: ``"error"``, or ``"cut"``: leave out the response
-            and as many of the last segments as need be, each as a whole, so that no end of turn
-            is trained after half a reasoning.
+        max_length: The most tokens that the row may have; ``None`` sets no limit.
+        too_long: What to do with a longer row: ``"error"`` refuses it; ``"cut"`` leaves out the
+            response and as many of the last segments as necessary, each as a whole, so that no end
+            of turn is trained after half a reasoning.
 
     Returns:
         ``input_ids``, ``attention_mask`` (all 1), ``labels`` (the token itself, or -100 for no
-        loss), ``assistant_masks`` (1 where there is loss) and ``loss_weights`` (0 where there is
-        none), lists of ``T`` each. Labels and masks say the same, because some trainers read one
-        and drop the other. The first token never has a label: nothing predicts it.
+        loss), ``assistant_masks`` (1 where there is loss, else 0) and ``loss_weights`` (0 where
+        there is no loss), lists of ``T`` each. Labels and masks say the same, because some trainers
+        read one and drop the other. The first token never has a label: nothing predicts it.
 
     Raises:
         TraceTooLongError: If the row has more than ``max_length`` tokens, or cannot be cut to them.
-        ValueError: If scores or weights are another trace's, a weight is negative or not finite,
-            or no token would carry loss.
+        TypeError: If ``encoded`` or ``scores`` is another kind of object.
+        ValueError: If scores or weights are those of another trace, a weight is negative or not
+            finite, or no token would carry loss.
     """
-    if too_long not in TOO_LONG:
-        raise ValueError(
-            f"too_long must be one of {', '.join(map(repr, TOO_LONG))}, got {too_long!r}."
-        )
-    per_segment = _segment_weights(encoded, scores, weights)
+    require_word("too_long", too_long, TOO_LONG)
+    require_encoded(encoded)
+    if scores is not None:
+        require_scores_of(encoded, scores)
+    if weights is None:
+        if scores is None:
+            raise ValueError("training_row must get scores or weights, got neither.")
+        weights = scores.kept
+    per_segment = _segment_weights(encoded, weights)
     if prune and any(len(set(values)) > 1 for values in per_segment):
         raise ValueError(
             "prune needs one weight for a whole segment, got weights that differ within one. "
@@ -70,15 +85,15 @@ def training_row(
         )
     start, stop = encoded.prompt
     ids, values = encoded.input_ids[start:stop].tolist(), [0.0] * (stop - start)
-    ends = [len(ids)]
+    stops = [len(ids)]
     for (start, stop), weight in zip(encoded.segments, per_segment, strict=True):
         if not prune or any(weight):
             ids += encoded.input_ids[start:stop].tolist()
             values += weight
-            ends.append(len(ids))
+            stops.append(len(ids))
     ids += encoded.response_ids.tolist()
     values += [float(train_response)] * len(encoded.response_ids)
-    length = _fitting(len(ids), ends, max_length, too_long)
+    length = _fitting(len(ids), stops, max_length, too_long)
     return row_of(ids[:length], values[:length])
 
 
@@ -96,64 +111,62 @@ def row_of(ids: list[int], weights: list[float]) -> Row:
             "select more, or cut less."
         )
     return {
-        "input_ids": ids,
-        "attention_mask": [1] * len(ids),
-        "labels": [token if on else IGNORED for token, on in zip(ids, mask, strict=True)],
-        "assistant_masks": mask,
-        "loss_weights": weights,
+        INPUT_IDS: ids,
+        ATTENTION_MASK: [1] * len(ids),
+        LABELS: [token if on else IGNORED for token, on in zip(ids, mask, strict=True)],
+        ASSISTANT_MASKS: mask,
+        LOSS_WEIGHTS: weights,
     }
 
 
-def _segment_weights(
-    encoded: EncodedTrace,
-    scores: SegmentScores | None,
-    weights: Tensor | Sequence[float] | None,
-) -> list[list[float]]:
-    """One weight for every token of every segment, checked."""
-    spans = encoded.segments
-    start, stop = encoded.reasoning
-    if scores is not None and len(scores.kept) != len(spans):
+def require_encoded(encoded: EncodedTrace) -> None:
+    """Raise TypeError for anything else that a first try may put there."""
+    remedy = "Pass attribution.encoded, or encode(trace, tokenizer) of a trace."
+    require_type("encoded", encoded, EncodedTrace, remedy)
+
+
+def require_scores_of(encoded: EncodedTrace, scores: SegmentScores) -> None:
+    """Raise unless these are scores, and have one value for each segment of the trace."""
+    require_type("scores", scores, SegmentScores, "Pass SegmentScorer().score(attribution).")
+    if len(scores.kept) != len(encoded.segments):
         raise ValueError(
-            f"scores must be those of this trace's {len(spans)} segments, got "
+            f"scores must be those of this trace's {len(encoded.segments)} segments, got "
             f"{len(scores.kept)}. Score the attribution of this very trace."
         )
-    if weights is None:
-        if scores is None:
-            raise ValueError("training_row must get scores or weights, got neither.")
-        weights = scores.kept
+
+
+def _segment_weights(encoded: EncodedTrace, weights: Tensor | Sequence[float]) -> list[list[float]]:
+    """Return one weight for every token of every segment, checked."""
+    spans = encoded.segments
+    start, stop = encoded.reasoning
     values = torch.as_tensor(weights).double().cpu()
     if values.shape not in {(len(spans),), (stop - start,)}:
         raise ValueError(
-            f"weights must be one of this trace's {len(spans)} segments or {stop - start} "
-            f"reasoning tokens each, got shape {list(values.shape)}. Make them from this very "
-            "trace."
+            f"weights must be one for each of this trace's {len(spans)} segments or "
+            f"{stop - start} reasoning tokens, got shape {list(values.shape)}. Make them from this "
+            "very trace."
         )
-    if not (values.isfinite() & (values >= 0)).all():
-        bad = int((~(values.isfinite() & (values >= 0))).nonzero()[0])
-        raise ValueError(
-            f"weights must be at least 0 and finite, got {values[bad]} at {bad}. A weight of 0 "
-            "takes the loss away."
-        )
+    require_nonnegative("weights", values, "A weight of 0 takes the loss away.")
     if len(values) == len(spans):
         lengths = torch.tensor([stop - start for start, stop in spans])
         values = values.repeat_interleave(lengths)
     return [values[a - start : b - start].tolist() for a, b in spans]
 
 
-def _fitting(length: int, ends: Sequence[int], max_length: int | None, too_long: str) -> int:
-    """How many tokens of the row stay; ``ends`` are those of the prompt and of its segments."""
+def _fitting(length: int, stops: Sequence[int], max_length: int | None, too_long: str) -> int:
+    """Return how many tokens of the row stay; prompt and segments stop at ``stops``."""
     if max_length is None or length <= max_length:
         return length
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, got {max_length}.")
-    fitting = [end for end in ends[1:] if end <= max_length]
+    fitting = [stop for stop in stops[1:] if stop <= max_length]
     if too_long == "cut" and fitting:
         return fitting[-1]
     remedy = (
         "Skip this trace, or pass too_long='cut' to leave out its last segments and the response."
     )
     if too_long == "cut":
-        remedy = f"Prompt and first segment alone have {ends[:2][-1]}: skip this trace."
+        remedy = f"Prompt and first segment alone have {stops[:2][-1]}: skip this trace."
     raise TraceTooLongError(
         f"the row must fit max_length = {max_length} tokens, got {length}, "
         f"{length - max_length} too many. {remedy}"

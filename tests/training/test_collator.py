@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import UserDict
+
 import pytest
 import torch
 
-from segattr import LossMaskCollator
+from segattr import Attribution, EncodedTrace, LossMaskCollator
 
 ROWS = [
     {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8], "loss_weights": [0.0, 1.0, 0.0, 1.0]},
@@ -112,10 +114,27 @@ def test_rows_may_be_tensors():
     assert LossMaskCollator(0)([row])["labels"].tolist() == [[-100, 6, -100, 8]]
 
 
-def test_rows_are_not_changed():
-    row = {"input_ids": torch.tensor([5, 6]), "loss_weights": torch.tensor([1.0, 1.0]).double()}
-    LossMaskCollator(0)([row])
-    assert row["loss_weights"].tolist() == [1, 1]
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mode": "mask", "threshold": 0.4},
+        {"mode": "bernoulli"},
+        {"emit_weights": True, "normalize": "mean1"},
+    ],
+)
+@pytest.mark.parametrize("flatten", [False, True])
+def test_rows_are_not_changed(settings, flatten):
+    weights = torch.tensor([1.0, 1.0, 0.5] if settings else [1.0, 1.0, 0.0]).double()
+    row = {"input_ids": torch.tensor([5, 6, 7]), "loss_weights": weights.clone()}
+    LossMaskCollator(0, flatten=flatten, **settings)([row])
+    assert torch.equal(row["loss_weights"], weights)
+    assert row["input_ids"].tolist() == [5, 6, 7]
+
+
+def test_any_mapping_is_a_row():
+    """Such as transformers' BatchEncoding."""
+    assert LossMaskCollator(0)([UserDict(ROWS[0])])["labels"].tolist() == [[-100, 6, -100, 8]]
 
 
 def test_a_mask_has_a_threshold():
@@ -186,10 +205,10 @@ def test_rows_without_loss_can_be_skipped():
         ({"input_ids": [5, 6], "assistant_masks": [0, 0]}, "row 1 keeps no token"),
         (
             {"input_ids": [5, 6], "loss_weights": [0, -1.0]},
-            r"loss_weights of at least 0 and finite, got -1\.0 at token 1",
+            r"loss_weights of row 1 must be at least 0 and finite, got -1\.0 at index 1",
         ),
-        ({"input_ids": [5, 6], "loss_weights": [0, float("nan")]}, "got nan at token 1"),
-        ({"input_ids": [5, 6], "loss_weights": [0, float("inf")]}, "got inf at token 1"),
+        ({"input_ids": [5, 6], "loss_weights": [0, float("nan")]}, "got nan at index 1"),
+        ({"input_ids": [5, 6], "loss_weights": [0, float("inf")]}, "got inf at index 1"),
         (
             {"input_ids": [5, 6], "loss_weights": [0, 0.5]},
             "row 1 has weights that are neither 0 nor 1.*emit_weights=True",
@@ -208,10 +227,34 @@ def test_weights_above_1_cannot_be_drawn():
         LossMaskCollator(0, mode="bernoulli")(SOFT)
 
 
+def test_other_things_than_rows_are_refused():
+    encoded = EncodedTrace(range(5), (0, 1), [(1, 3)], (4, 5))
+    attribution = Attribution(torch.zeros(5), encoded, -1.0, -2.0, 1)
+    remedy = r"Pass rows of training_row\(attribution\.encoded, scores\)"
+    with pytest.raises(TypeError, match=rf"row 0 must be a Mapping, got an Attribution\. {remedy}"):
+        LossMaskCollator(0)([attribution])
+    with pytest.raises(TypeError, match=rf"row 1 must be a Mapping, got a list\. {remedy}"):
+        LossMaskCollator(0)([ROWS[0], [5, 6]])
+
+
+def test_a_tokenizer_is_no_pad_token(tokenizer):
+    kind = type(tokenizer).__name__
+    message = rf"must be a token id, got a {kind}\. Pass tokenizer\.pad_token_id"
+    with pytest.raises(ValueError, match=message):
+        LossMaskCollator(tokenizer)
+
+
+def test_a_collator_shows_its_settings():
+    assert "pad_token_id=3, flatten=True, " in repr(LossMaskCollator(3, flatten=True))
+    with pytest.raises(TypeError, match="positional argument"):
+        LossMaskCollator(3, True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"pad_token_id": None}, "must be a token id, got None"),
+        ({"pad_token_id": -1}, "must be a token id, got -1"),
         ({"padding_side": "top"}, "'right', 'left', got 'top'"),
         ({"pad_to_multiple_of": 0}, "at least 1, got 0"),
         ({"mode": "soft"}, "'weight', 'mask', 'bernoulli', got 'soft'"),

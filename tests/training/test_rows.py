@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segattr import EncodedTrace, SegmentScores, TraceTooLongError, training_row
+from segattr import (
+    Attribution,
+    EncodedTrace,
+    SegmentScores,
+    Trace,
+    TraceTooLongError,
+    training_row,
+)
 
 
 def scores(*kept: bool) -> SegmentScores:
@@ -109,9 +116,9 @@ def test_a_long_row_is_cut_between_segments_and_loses_its_end():
     ("options", "message"),
     [
         ({}, "must get scores or weights, got neither"),
-        ({"weights": [1.0, 1.0]}, r"3 segments or 6 reasoning tokens each, got shape \[2\]"),
-        ({"weights": [1.0, -0.5, 0]}, r"at least 0 and finite, got -0\.5 at 1"),
-        ({"weights": [1.0, 0, float("nan")]}, "got nan at 2"),
+        ({"weights": [1.0, 1.0]}, r"3 segments or 6 reasoning tokens, got shape \[2\]"),
+        ({"weights": [1.0, -0.5, 0]}, r"at least 0 and finite, got -0\.5 at index 1"),
+        ({"weights": [1.0, 0, float("nan")]}, "got nan at index 2"),
         ({"weights": [1, 0, 0, 0, 0, 0.0], "prune": True}, "weights that differ within one"),
         ({"weights": [1, 1, 1], "too_long": "truncate"}, "'error', 'cut', got 'truncate'"),
     ],
@@ -119,3 +126,35 @@ def test_a_long_row_is_cut_between_segments_and_loses_its_end():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         training_row(ENCODED, **options)
+
+
+ATTRIBUTION = Attribution(torch.zeros(12), ENCODED, -1.0, -2.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            (ATTRIBUTION, scores(True, True, True)),
+            r"encoded must be an EncodedTrace, got an Attribution\. Pass attribution\.encoded",
+        ),
+        (
+            (Trace("q", "r", "a"), scores(True)),
+            r"must be an EncodedTrace, got a Trace\..* encode\(trace, tokenizer\)",
+        ),
+        (
+            (ENCODED, ATTRIBUTION),
+            r"scores must be a SegmentScores, got an Attribution\. Pass SegmentScorer\(\)\.score",
+        ),
+        ((ENCODED, {"kept": [True, True, True]}), "scores must be a SegmentScores, got a dict"),
+        ((ENCODED, [1.0, 1.0, 1.0]), "scores must be a SegmentScores, got a list"),
+    ],
+)
+def test_first_mistakes_are_sentences(given, message):
+    with pytest.raises(TypeError, match=message):
+        training_row(*given)
+
+
+def test_weights_alone_need_a_trace_too():
+    with pytest.raises(TypeError, match=r"got an Attribution\. Pass attribution\.encoded"):
+        training_row(ATTRIBUTION, weights=[1, 1, 1])
