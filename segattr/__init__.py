@@ -13,8 +13,9 @@ from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
 from segattr.segments import split_segments
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
 from segattr.training.collator import LossMaskCollator
+from segattr.training.grpo import GRPOTokenMaskMixin, GRPOTokenWeightMixin
 from segattr.training.rows import training_row
-from segattr.training.trainers import GRPOTokenMaskMixin, GRPOTokenWeightMixin, TokenWeightMixin
+from segattr.training.trainers import TokenWeightMixin
 from segattr.training.weights import strength_weights, top_tokens
 
 __version__ = "0.1.0"

@@ -1,20 +1,17 @@
-"""Scores to training rows, rows to batches, and weights in trainers that know none."""
+"""Scores to training rows, rows to batches, and weights in trainers that have none."""
 
 from segattr.training.collator import LossMaskCollator
+from segattr.training.grpo import GRPOTokenMaskMixin, GRPOTokenWeightMixin
 from segattr.training.rows import training_row
-from segattr.training.trainers import (
-    GRPOTokenMaskMixin,
-    GRPOTokenWeightMixin,
-    TokenWeightMixin,
-)
+from segattr.training.trainers import TokenWeightMixin
 from segattr.training.weights import strength_weights, top_tokens
 
 __all__ = [
-    "GRPOTokenMaskMixin",
-    "GRPOTokenWeightMixin",
-    "LossMaskCollator",
-    "TokenWeightMixin",
     "strength_weights",
     "top_tokens",
     "training_row",
+    "LossMaskCollator",
+    "TokenWeightMixin",
+    "GRPOTokenWeightMixin",
+    "GRPOTokenMaskMixin",
 ]

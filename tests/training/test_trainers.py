@@ -6,7 +6,6 @@ SFTTrainer runs where TRL is installed: ``make test-trainers``, with three versi
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 import torch
 from tiny import make_model
 from torch import Tensor
+from training_runs import HAS_TRL, WeightedTrainer, one_step, settings, sft_trainer
 from transformers import Trainer, TrainingArguments
 
 from segattr import LossMaskCollator, TokenWeightMixin
@@ -27,15 +27,9 @@ from segattr.training.trainers import (
     weighted_cross_entropy,
 )
 
-ROWS = 4  # of weighted_rows
-HAS_TRL = importlib.util.find_spec("trl") is not None
 LIBRARIES = ["transformers"] + ["trl"] * HAS_TRL
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what trainers warn of is not ours
-
-
-class WeightedTrainer(TokenWeightMixin, Trainer):
-    pass
 
 
 def masked(rows):
@@ -71,69 +65,6 @@ def packed(rows, length: int = 64):
     keep = ("input_ids", "labels", "loss_weights")
     data = datasets.Dataset.from_list([{name: row[name] for name in keep} for row in rows])
     return trl.pack_dataset(data, length, "bfd")
-
-
-def one_step(model, rows, collator, folder, batch, accumulation, library, weighted, **options):
-    """With plain SGD at rate 1, one step subtracts exactly the gradient; return loss, gradients."""
-    settings = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": accumulation,
-        "max_steps": 1,
-        "max_grad_norm": 0.0,
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "dataloader_pin_memory": False,
-        "remove_unused_columns": weighted,  # the mixin keeps the columns that are needed
-        **options,
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    before = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.SGD(parameters, lr=1.0)
-    shared = {
-        "train_dataset": rows,
-        "data_collator": collator,
-        "optimizers": (optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)),
-    }
-    if library == "trl":
-        trainer = sft_trainer(model, settings, shared, weighted)
-    else:
-        kind = WeightedTrainer if weighted else Trainer
-        trainer = kind(model, TrainingArguments(**settings), **shared)
-    loss = trainer.train().training_loss
-    return loss, [old - new.detach() for old, new in zip(before, parameters, strict=True)]
-
-
-def sft_trainer(model, settings, shared, weighted):
-    import datasets
-    import trl
-
-    class WeightedSFT(TokenWeightMixin, trl.SFTTrainer):
-        pass
-
-    data = shared["train_dataset"]
-    shared["train_dataset"] = (
-        data if hasattr(data, "column_names") else (datasets.Dataset.from_list(data))
-    )
-    arguments = trl.SFTConfig(
-        bf16=False,
-        **{"gradient_checkpointing": False, **settings},
-        dataset_kwargs={"skip_prepare_dataset": True},
-        loss_type="nll",  # TRL 1.7 to 1.14 have another default, which takes no weights
-    )
-    kind = WeightedSFT if weighted else trl.SFTTrainer
-    return kind(model, arguments, processing_class=tiny_tokenizer(), **shared)
-
-
-def tiny_tokenizer():
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"<{number}>": number for number in range(96)}
-    inner = Tokenizer(models.WordLevel(words, unk_token="<1>"))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<0>", eos_token="<1>")
 
 
 def assert_gradients_equal(got, expected):
@@ -175,10 +106,10 @@ def test_loss_and_gradient_equal_those_by_hand(
         data,
         collator,
         tmp_path,
-        len(data) // accumulation,
-        accumulation,
-        library,
-        weighted,
+        batch=len(data) // accumulation,
+        accumulation=accumulation,
+        library=library,
+        weighted=weighted,
         **OPTIONS[option],
     )
     assert loss == pytest.approx(by_hand.item(), rel=1e-6)
@@ -191,12 +122,12 @@ sys.path += {folders!r}
 import torch
 from tiny import make_model
 from segattr import LossMaskCollator
-from test_trainers import one_step
+from training_runs import one_step
 with open("rows.json") as file:
     rows = json.load(file)
 collator = LossMaskCollator(0, emit_weights=True)
-loss, got = one_step(make_model("qwen2"), rows, collator, "out", 1, {accumulation}, "transformers",
-                     weighted=True, ddp_backend="gloo")
+loss, got = one_step(make_model("qwen2"), rows, collator, "out", batch=1,
+                     accumulation={accumulation}, ddp_backend="gloo")
 torch.save((loss, got), f"got-{{os.environ['RANK']}}.pt")
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
@@ -234,7 +165,7 @@ def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, a
 def test_without_a_count_a_batch_is_its_own_mean(weighted_rows, tmp_path):
     """As in evaluation, where older trainers pass no num_items_in_batch."""
     model = make_model("qwen2")
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    arguments = TrainingArguments(**settings(tmp_path))
     trainer = WeightedTrainer(model, arguments)
     loss = trainer.compute_loss(model, LossMaskCollator(0, emit_weights=True)(weighted_rows))
     assert loss.item() == pytest.approx(mean_by_hand(model, weighted_rows).item(), rel=1e-6)
@@ -262,22 +193,14 @@ def test_the_weight_is_scaled_as_the_trainer_scales_its_count(weighted_rows):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_evaluation_is_weighted_too(weighted_rows, tmp_path, library):
     model = make_model("qwen2")
-    settings = {
-        "output_dir": str(tmp_path),
-        "per_device_eval_batch_size": ROWS,
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    shared = {
-        "train_dataset": weighted_rows,
-        "data_collator": LossMaskCollator(0, emit_weights=True),
-    }
+    chosen = settings(tmp_path, per_device_eval_batch_size=len(weighted_rows))
+    collator = LossMaskCollator(0, emit_weights=True)
     if library == "trl":
-        trainer = sft_trainer(model, settings, shared, weighted=True)
+        trainer = sft_trainer(model, weighted_rows, collator, chosen)
     else:
-        trainer = WeightedTrainer(model, TrainingArguments(**settings), **shared)
-    loss = trainer.evaluate(shared["train_dataset"])["eval_loss"]
+        arguments = TrainingArguments(**chosen)
+        trainer = WeightedTrainer(model, arguments, collator, train_dataset=weighted_rows)
+    loss = trainer.evaluate(trainer.train_dataset)["eval_loss"]
     assert loss == pytest.approx(mean_by_hand(model, weighted_rows).item(), rel=1e-6)
 
 
@@ -285,11 +208,8 @@ def test_experts_keep_their_load_balancing_loss(weighted_rows, tmp_path):
     model = make_model("mixtral", output_router_logits=True, router_aux_loss_coef=0.5)
     even = masked(weighted_rows)
     stock = copy.deepcopy(model)
-    expected, gradients = one_step(
-        stock, even, LossMaskCollator(0), tmp_path, ROWS, 1, "transformers", weighted=False
-    )
-    collator = LossMaskCollator(0, emit_weights=True)
-    loss, got = one_step(model, even, collator, tmp_path, ROWS, 1, "transformers", weighted=True)
+    expected, gradients = one_step(stock, even, LossMaskCollator(0), tmp_path, weighted=False)
+    loss, got = one_step(model, even, LossMaskCollator(0, emit_weights=True), tmp_path)
     assert loss == pytest.approx(expected, rel=1e-6)
     assert_gradients_equal(got, gradients)
 
@@ -304,9 +224,7 @@ def test_experts_keep_their_load_balancing_loss(weighted_rows, tmp_path):
 def test_settings_that_drop_weights_are_refused(weighted_rows, tmp_path, change, message):
     model = make_model("qwen2")
     compute_loss_func = change.pop("compute_loss_func", None)
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True, **change
-    )
+    arguments = TrainingArguments(**settings(tmp_path, **change))
     trainer = WeightedTrainer(model, arguments, compute_loss_func=compute_loss_func)
     with pytest.raises(ValueError, match=message):
         trainer.compute_loss(model, LossMaskCollator(0, emit_weights=True)(weighted_rows))
@@ -320,14 +238,15 @@ def test_models_that_take_no_loss_arguments_accumulate_right_too(weighted_rows, 
     by_hand = mean_by_hand(model, weighted_rows)
     expected = torch.autograd.grad(by_hand, list(model.parameters()))
     collator = LossMaskCollator(0, emit_weights=True)
-    loss, got = one_step(model, weighted_rows, collator, tmp_path, 2, 2, library, weighted=True)
+    halves = {"batch": 2, "accumulation": 2}
+    loss, got = one_step(model, weighted_rows, collator, tmp_path, library=library, **halves)
     assert loss == pytest.approx(by_hand.item(), rel=1e-6)
     assert_gradients_equal(got, expected)
 
 
 @pytest.mark.parametrize("mode", ["bernoulli", "mask"])
 def test_weights_dropped_by_a_stock_trainer_are_noticed(weighted_rows, tmp_path, mode):
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    arguments = TrainingArguments(**settings(tmp_path))
     rows = [{**row, "loss_weights": [w / 3 for w in row["loss_weights"]]} for row in weighted_rows]
     collator = LossMaskCollator(0, mode=mode)
     trainer = Trainer(make_model("qwen2"), arguments, train_dataset=rows, data_collator=collator)
@@ -343,7 +262,7 @@ def test_weights_dropped_by_a_stock_trainer_are_noticed(weighted_rows, tmp_path,
 def test_a_mixin_without_its_collator_is_refused(weighted_rows, tmp_path):
     import datasets
 
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    arguments = TrainingArguments(**settings(tmp_path))
     data = datasets.Dataset.from_list(weighted_rows)
     with pytest.raises(ValueError, match=r"must get a collator .*, got none"):
         WeightedTrainer(make_model("qwen2"), arguments, train_dataset=data)
@@ -362,7 +281,7 @@ def test_weights_where_there_is_no_label_count_for_nothing(weighted_rows, tmp_pa
         batch["loss_weights"][batch["labels"] == -100] = 7.0
         return batch
 
-    loss, got = one_step(model, weighted_rows, collate, tmp_path, 2, 2, "transformers", True)
+    loss, got = one_step(model, weighted_rows, collate, tmp_path, batch=2, accumulation=2)
     assert loss == pytest.approx(by_hand.item(), rel=1e-6)
     assert_gradients_equal(got, expected)
 
@@ -375,14 +294,14 @@ def test_the_size_of_all_weights_changes_nothing(weighted_rows, tmp_path, scale)
         by_hand = mean_by_hand(model, weighted_rows)
         expected = torch.autograd.grad(by_hand, list(model.parameters()))
         collator = LossMaskCollator(0, emit_weights=True)
-        loss, got = one_step(model, scaled, collator, tmp_path, 4, 1, library, weighted=True)
+        loss, got = one_step(model, scaled, collator, tmp_path, library=library)
         assert loss == pytest.approx(by_hand.item(), rel=1e-6)
         assert_gradients_equal(got, expected)
 
 
 def test_a_batch_without_any_weight_has_no_loss(weighted_rows, tmp_path):
     model = make_model("qwen2")
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    arguments = TrainingArguments(**settings(tmp_path))
     trainer = WeightedTrainer(model, arguments)
     batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
     batch["loss_weights"].zero_()
@@ -397,7 +316,7 @@ def test_the_model_is_run_without_a_cache(weighted_rows, tmp_path):
     seen = {}
     model = make_model("qwen2")
     model.register_forward_pre_hook(lambda _, __, kw: seen.update(kw), with_kwargs=True)
-    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    arguments = TrainingArguments(**settings(tmp_path))
     batch = LossMaskCollator(0, emit_weights=True)(weighted_rows)
     WeightedTrainer(model, arguments).compute_loss(model, batch)
     assert seen["use_cache"] is False
@@ -441,20 +360,11 @@ def test_experts_without_a_known_coefficient_are_refused(weighted_rows):
         weighted(**batch)
 
 
-def test_a_batch_without_weights_is_trained_as_ever(weighted_rows, tmp_path):
+def test_a_batch_without_weights_is_trained_as_in_the_stock_trainer(weighted_rows, tmp_path):
     model = make_model("qwen2")
     by_hand = mean_by_hand(model, masked(weighted_rows))
     expected = torch.autograd.grad(by_hand, list(model.parameters()))
-    _, got = one_step(
-        model,
-        masked(weighted_rows),
-        LossMaskCollator(0),
-        tmp_path,
-        ROWS,
-        1,
-        "transformers",
-        weighted=True,
-    )
+    _, got = one_step(model, masked(weighted_rows), LossMaskCollator(0), tmp_path)
     assert_gradients_equal(got, expected)
 
 
