@@ -1,10 +1,11 @@
-"""Loss weights other than the paper's mask: strong segments count more, or the top tokens alone.
+"""Loss weights other than the paper's mask: by strength, the top tokens, or random segments.
 
-Both go to ``training_row(encoded, weights=...)``. Axes: ``S`` segments, ``N`` reasoning tokens.
+All go to ``training_row(encoded, weights=...)``. Axes: ``S`` segments, ``N`` reasoning tokens.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from segattr.attribution import Attribution
 from segattr.scores import SegmentScores
+from segattr.trace import EncodedTrace
+from segattr.training.rows import require_encoded, require_scores_of
 
 
 def strength_weights(
@@ -77,4 +80,36 @@ def top_tokens(
     if keep_ends:
         for a, b in (attribution.encoded.segments[0], attribution.encoded.segments[-1]):
             chosen[a - start : b - start] = 1
+    return chosen
+
+
+def random_segments(
+    encoded: EncodedTrace, scores: SegmentScores, *, seed: int = 0, keep_ends: bool = True
+) -> Tensor:
+    """Draw as many segments as are important, without replacement: the paper's control.
+
+    Args:
+        encoded: The trace.
+        scores: Its scores; only the number of important segments is used.
+        seed: Seeds the draw, together with the tokens of prompt and reasoning; nothing else does,
+            so the draw is the same in every run and on every machine.
+        keep_ends: Also choose the first and the last segment.
+
+    Returns:
+        bool ``[S]``.
+
+    Raises:
+        TypeError: If an argument is another kind of object.
+        ValueError: If the scores are those of another trace.
+    """
+    require_encoded(encoded)
+    require_scores_of(encoded, scores)
+    tokens = encoded.input_ids[: encoded.reasoning[1]].numpy().tobytes()
+    digest = hashlib.sha256(f"{seed} ".encode() + tokens).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    order = torch.randperm(len(encoded.segments), generator=generator)
+    chosen = torch.zeros(len(encoded.segments), dtype=torch.bool)
+    chosen[order[: int(scores.important.sum())]] = True
+    if keep_ends:
+        chosen[[0, -1]] = True
     return chosen

@@ -1,11 +1,14 @@
-"""Soft weights and token-level selections."""
+"""Soft weights, token-level selections, and segments drawn at random."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
 
 from segattr import Attribution, EncodedTrace, SegmentScores, strength_weights, top_tokens
+from segattr.training import random_segments, training_row
 
 
 def scores(*strength: float) -> SegmentScores:
@@ -70,3 +73,83 @@ def test_the_share_is_rounded_up_and_the_earlier_of_equals_is_chosen():
     )  # 3.0000000000000004
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\], got 0"):
         top_tokens(equal, 0)
+
+
+def many(important: int = 20) -> tuple[EncodedTrace, SegmentScores]:
+    """40 segments of one token each, the first ones important."""
+    encoded = EncodedTrace(range(43), (0, 1), [(at, at + 1) for at in range(1, 41)], (42, 43))
+    return encoded, scores(*[1.0] * important, *[0.0] * (40 - important))
+
+
+def test_random_segments_are_as_many_as_important_ones():
+    encoded, found = many(13)
+    assert random_segments(encoded, found, keep_ends=False).sum() == 13
+    assert not random_segments(*many(0), keep_ends=False).any()
+    assert random_segments(*many(40), keep_ends=False).all()
+
+
+def test_random_segments_depend_on_the_seed():
+    encoded, found = many()
+    drawn = random_segments(encoded, found)
+    assert drawn.dtype == torch.bool
+    assert torch.equal(drawn, random_segments(encoded, found, seed=0))
+    assert not torch.equal(drawn, random_segments(encoded, found, seed=1))
+
+
+def test_random_segments_are_those_of_every_run():
+    """A selection drawn anew, years later or elsewhere, is the same selection."""
+    drawn = random_segments(*many(5), keep_ends=False, seed=3)
+    assert drawn.nonzero().flatten().tolist() == [14, 26, 27, 28, 35]
+
+
+def test_random_segments_depend_on_nothing_else():
+    encoded, found = many()
+    drawn = random_segments(encoded, found)
+    # Other scores of as many important segments; another id, stub, answer and response.
+    others = dataclasses.replace(found, strength=found.strength.flip(0), kept=~found.kept)
+    flipped = dataclasses.replace(others, important=found.important.flip(0))
+    ids = torch.cat([encoded.input_ids[:41], torch.tensor([7, 7])])
+    other = dataclasses.replace(encoded, input_ids=ids, response_ids=torch.tensor([9]), id="x")
+    assert torch.equal(drawn, random_segments(other, flipped))
+
+
+@pytest.mark.parametrize("at", [0, 3], ids=["prompt", "reasoning"])
+def test_random_segments_depend_on_prompt_and_reasoning(at):
+    encoded, found = many()
+    ids = encoded.input_ids.clone()
+    ids[at] = 7
+    other = dataclasses.replace(encoded, input_ids=ids)
+    assert not torch.equal(random_segments(encoded, found), random_segments(other, found))
+
+
+def test_random_segments_are_drawn_evenly():
+    encoded, found = many()
+    draws = [random_segments(encoded, found, seed=s, keep_ends=False) for s in range(400)]
+    counts = torch.stack(draws).sum(0)
+    # 400 draws of probability 1/2 have a standard deviation of 10.
+    assert ((counts - 200).abs() < 45).all()
+
+
+def test_random_segments_keep_the_ends():
+    for seed in range(10):
+        drawn = random_segments(*many(3), seed=seed)
+        alone = random_segments(*many(3), seed=seed, keep_ends=False)
+        assert drawn[0]
+        assert drawn[-1]
+        assert torch.equal(drawn[1:-1], alone[1:-1])
+
+
+def test_random_segments_are_weights_of_a_row():
+    encoded, found = many()
+    drawn = random_segments(encoded, found)
+    assert training_row(encoded, weights=drawn)["assistant_masks"][1:] == drawn.int().tolist()
+
+
+def test_random_segments_of_another_trace_are_refused():
+    encoded, found = many()
+    with pytest.raises(ValueError, match="this trace's 40 segments, got 2"):
+        random_segments(encoded, scores(0.5, 0.5))
+    with pytest.raises(TypeError, match="scores must be a SegmentScores, got a NoneType"):
+        random_segments(encoded, None)
+    with pytest.raises(TypeError, match="encoded must be an EncodedTrace, got a dict"):
+        random_segments({}, found)
