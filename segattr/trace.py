@@ -1,17 +1,13 @@
 """A reasoning trace as text (Trace) and as token ids with half-open spans (EncodedTrace).
 
-    [ prompt | segment_1 ... segment_S | stub | answer | closing ]      T tokens, answer = the
-    target
-                                         ^ attributed text ends         response_ids: what follows
-                                         it in training
+    attributed:   [ prompt | segment_1 ... segment_S | stub | answer | closing ]     T tokens
+    trained:      [ prompt | segment_1 ... segment_S | response_ids ]
 
-Axes: ``T`` tokens, ``S`` segments.
+The target is the answer. Axes: ``T`` tokens, ``S`` segments, ``R`` tokens of the response.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,14 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FIELDS: dict[str, tuple[str, ...]] = {
-    "question": ("question", "problem", "prompt", "instruction"),
-    "reasoning": ("reasoning", "solution", "reasoning_content", "thinking"),
-    "answer": ("answer", "final_answer", "expected_answer"),
-    "response": ("response",),
-    "id": ("id", "uuid"),
-    "segments": ("segments",),
-}
+from segattr.fields import trace_fields
+
 Span = tuple[int, int]
 
 
@@ -39,7 +29,7 @@ class Trace:
     """A question, the reasoning about it, and the correct final answer.
 
     Args:
-        question: A string, or chat messages (dicts with ``role`` and ``content``) that end before
+        question: A string, or chat messages (dicts with ``role`` and ``content``) that stop before
             the reasoning.
         reasoning: The text between the generation prompt and ``</think>``, verbatim.
         answer: The correct final answer, as it would stand inside ``\\boxed{}``.
@@ -50,8 +40,8 @@ class Trace:
         metadata: Anything else; kept, never read.
 
     Raises:
-        ValueError: If question, reasoning or answer is empty or no text, or the segments do not
-            join to the reasoning.
+        ValueError: If question, reasoning or answer is empty or not text, or the segments do
+            not join to the reasoning.
     """
 
     question: str | Sequence[Mapping[str, str]]
@@ -113,53 +103,45 @@ class Trace:
     ) -> Trace:
         """Read a trace from a JSON object.
 
-        The first key of `FIELDS` that the record has is taken, so LIMO's ``question, solution,
-        answer`` work as they are. Chat data may have ``messages`` (or ``conversations`` with
-        ``from``/``value``) instead of question or reasoning: the last assistant turn is cut at
-        ``</think>``, or has ``reasoning_content``. A numeric answer becomes its text. What is
-        not used goes to ``metadata``.
+        Each field is read from the first key of `segattr.fields.FIELDS` that the record has, so
+        LIMO's ``question, solution, answer`` work as they are. Chat data may have ``messages`` (or
+        ``conversations`` with ``from`` and ``value``) instead of question or reasoning: the last
+        turn is the assistant's, and is cut at ``</think>`` or has ``reasoning_content``. A numeric
+        answer becomes its text. Keys that are not read go to ``metadata``.
 
         Args:
             record: One JSON object.
-            fields: Your own name for a field, such as ``{"reasoning": "cot"}``; the others keep
-                their defaults.
+            fields: Your own key for a field, such as ``{"reasoning": "cot"}``; the other fields are
+                looked for as without it.
 
         Raises:
-            ValueError: If a field is missing, empty or not text.
+            ValueError: If a field is missing, empty or not text, ``fields`` names an unknown field,
+                or the metadata have a number that is not finite.
         """
-        names = fields or {}
-        own = {name for name in FIELDS if _find(record, names.get(name), name) is not None}
-        if not {"question", "reasoning"} <= own:
-            chat = _from_chat(record)
-            record = {**record, **{n: chat[n] for n in chat if n not in own and n not in names}}
-        found = {name: _find(record, names.get(name), name) for name in FIELDS}
-        values = {name: record[key] for name, key in found.items() if key is not None}
-        for name in ("question", "reasoning", "answer"):
-            if values.get(name) is None:
-                tried = names.get(name) or ", ".join(FIELDS[name])
-                raise ValueError(
-                    f"{name} must be given, got a record with the fields "
-                    f"{', '.join(map(str, record)) or 'none'}. "
-                    f"Looked for: {tried}. Name your own with fields={{{name!r}: ...}}."
-                )
-        number = values["answer"]
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"answer must be text or a number, got {number}. Mend the record.")
-            values["answer"] = str(number)
-        if values.get("id") is not None:
-            values["id"] = str(values["id"])
-        used = set(found.values()) | {"messages", "conversations"}
-        return cls(
-            **values, metadata={key: value for key, value in record.items() if key not in used}
-        )
+        return cls(**trace_fields(record, fields))
+
+    def __repr__(self) -> str:
+        """Show how the texts begin, in a few hundred characters, without metadata."""
+        chat = None if isinstance(self.question, str) else self.question
+        texts = {
+            "id": self.id,
+            "question": chat[-1]["content"] if chat else self.question,
+            "reasoning": self.reasoning,
+            "answer": self.answer,
+            "response": self.response,
+        }
+        shown = [f"{name}={_beginning(text)}" for name, text in texts.items() if text is not None]
+        counts = {"messages": chat, "segments": self.segments}
+        shown += [f"{name}={len(parts):,}" for name, parts in counts.items() if parts is not None]
+        return f"Trace({', '.join(shown)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedTrace:
     """Token ids with half-open token spans ``(start, stop)``, absolute in the sequence.
 
-    May be built by hand; then no tokenizer is needed anywhere after it.
+    May be built by hand; then no tokenizer is needed anywhere after it. Two of them are equal only
+    if they are the same object.
 
     Args:
         input_ids: int64 ``[T]``: prompt, reasoning, stub, answer, closing.
@@ -169,10 +151,12 @@ class EncodedTrace:
         response_ids: int64 ``[R]``, the tokens that follow the reasoning in the training text
             (``</think>``, response, end of turn). Empty when built by hand.
         id: The trace's id.
+        characters: Half-open character spans ``(start, stop)`` of the ``S`` segments in the trace's
+            reasoning, contiguous from 0. ``None`` when built by hand.
 
     Raises:
-        ValueError: If a span leaves the sequence, the segments are not contiguous, or the target is
-            empty.
+        ValueError: If a span leaves the sequence, the segments are not contiguous, the target is
+            empty, or ``characters`` are not those of ``S`` contiguous segments.
     """
 
     input_ids: Tensor
@@ -181,6 +165,7 @@ class EncodedTrace:
     target: Span
     response_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     id: str | None = None
+    characters: Sequence[Span] | None = None
 
     def __post_init__(self) -> None:
         for name in ("input_ids", "response_ids"):
@@ -192,32 +177,45 @@ class EncodedTrace:
             object.__setattr__(self, name, ids)
         for name in ("prompt", "target"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "segments", [tuple(span) for span in self.segments])
+        for name in ("segments", "characters"):
+            if (spans := getattr(self, name)) is not None:
+                object.__setattr__(self, name, [tuple(span) for span in spans])
         self._check_spans()
+        self._check_characters()
 
     def _check_spans(self) -> None:
-        at = self.prompt[1]
         if self.prompt[0] != 0 or not self.segments:
             raise ValueError(
                 f"prompt must start at 0 and segments must not be empty, got prompt={self.prompt} "
-                "and "
-                f"{len(self.segments)} segments. A reasoning without cuts is one segment."
+                f"and {len(self.segments)} segments. A reasoning without cuts is one segment."
             )
-        for index, (start, stop) in enumerate(self.segments):
-            if start != at or stop < start:
-                raise ValueError(
-                    f"segments must be contiguous from the end of the prompt, got {(start, stop)} "
-                    f"for segment {index} "
-                    f"where {at} should start. Spans are half-open token ranges (start, stop)."
-                )
-            at = stop
-        start, stop = self.target
-        if not max(at, 1) <= start < stop <= len(self.input_ids):
+        _require_contiguous("segments", self.segments, self.prompt[1], "token ranges")
+        (start, stop), last = self.target, self.reasoning[1]
+        if not max(last, 1) <= start < stop <= len(self.input_ids):
             raise ValueError(
-                f"target must hold at least one token between the reasoning's end {at} and "
-                f"T={len(self.input_ids)}, "
-                f"got {self.target}. Something must stand before it to predict it."
+                f"target must hold at least one token between the reasoning's stop {last} and "
+                f"T={len(self.input_ids)}, got {self.target}. Something must stand before it to "
+                "predict it."
             )
+
+    def _check_characters(self) -> None:
+        if self.characters is None:
+            return
+        if len(self.characters) != len(self.segments):
+            raise ValueError(
+                f"characters must be the spans of all {len(self.segments)} segments, got "
+                f"{len(self.characters)}. Leave them out if you do not know them."
+            )
+        _require_contiguous("characters", self.characters, 0, "character ranges")
+
+    def __repr__(self) -> str:
+        """Name the trace and the sizes of its parts, without its tokens."""
+        name = "" if self.id is None else f"id={_beginning(self.id)}, "
+        return (
+            f"EncodedTrace({name}T={len(self.input_ids)}, prompt={self.prompt}, "
+            f"S={len(self.segments)}, reasoning={self.reasoning}, target={self.target}, "
+            f"R={len(self.response_ids)})"
+        )
 
     @property
     def reasoning(self) -> Span:
@@ -252,37 +250,19 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _find(record: Mapping[str, Any], given: str | None, name: str) -> str | None:
-    keys = (given,) if given else FIELDS[name]
-    return next((key for key in keys if record.get(key) is not None), None)
+def _require_contiguous(name: str, spans: Sequence[Span], at: int, what: str) -> None:
+    """Raise unless the first span starts at ``at``, and each other one where the last stopped."""
+    for index, (start, stop) in enumerate(spans):
+        if start != at or stop < start:
+            raise ValueError(
+                f"{name} must be contiguous, got {(start, stop)} for segment {index} where {at} "
+                f"should start. Spans are half-open {what} (start, stop)."
+            )
+        at = stop
 
 
-def _from_chat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Question, reasoning and response of chat data; nothing for other records."""
-    turns = record.get("messages") or record.get("conversations")
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return {}
-    roles = {"human": "user", "gpt": "assistant"}
-    messages = []
-    for turn in turns:
-        role = turn.get("role", turn.get("from"))
-        if not isinstance(role, str):
-            raise ValueError(f"a message's role must be text, got {role!r:.80}. Mend the record.")
-        content = turn.get("content", turn.get("value"))
-        messages.append({**turn, "role": roles.get(role, role), "content": content})
-    if not messages or messages[-1]["role"] != "assistant":
-        return {}
-    question = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]
-    last = messages[-1]
-    if last.get("reasoning_content"):
-        found = {"reasoning": last["reasoning_content"], "response": last["content"]}
-    elif isinstance(last["content"], str):
-        reasoning, closed, response = last["content"].partition("</think>")
-        reasoning = re.sub(r"^\s*<think>\n?", "", reasoning)
-        found = {"reasoning": reasoning, "response": response if closed else None}
-    else:
-        raise ValueError(
-            f"the assistant's content must be a string, got {type(last['content']).__name__}. "
-            "Join its parts to one text."
-        )
-    return {"question": question, **{k: v for k, v in found.items() if v is not None}}
+def _beginning(text: Any, most: int = 48) -> str:
+    """Return a text as Python writes it, or the beginning of a long one and its length."""
+    if not isinstance(text, str) or len(text) <= most:
+        return f"{text!r:.80}"
+    return f"{text[:most]!r}... ({len(text):,} characters)"

@@ -1,6 +1,8 @@
-"""Traces from text and from records, and the checks at the border."""
+"""Traces of text and of tokens: the checks at the border, and what they show of themselves."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
@@ -26,117 +28,24 @@ def test_segments_must_join_to_the_reasoning():
 
 
 @pytest.mark.parametrize(
-    "record",
-    [
-        {"question": "q", "reasoning": "r", "answer": "4"},
-        {"question": "q", "solution": "r", "answer": "4"},  # LIMO
-        {"problem": "q", "thinking": "r", "final_answer": 4},
-        {
-            "messages": [
-                {"role": "user", "content": "q"},
-                {"role": "assistant", "content": "<think>\nr</think>done"},
-            ],
-            "answer": "4",
-        },
-        {
-            "conversations": [
-                {"from": "human", "value": "q"},
-                {"from": "gpt", "value": "r</think>done"},
-            ],
-            "answer": "4",
-        },
-        {
-            "messages": [
-                {"role": "user", "content": "q"},
-                {"role": "assistant", "content": "done", "reasoning_content": "r"},
-            ],
-            "answer": "4",
-        },
-    ],
-)
-def test_records_of_many_shapes(record):
-    trace = Trace.from_record(record)
-    question = trace.question if isinstance(trace.question, str) else trace.question[0]["content"]
-    assert (question, trace.reasoning, trace.answer) == ("q", "r", "4")
-    assert trace.response == ("done" if "messages" in record or "conversations" in record else None)
-    assert trace.metadata == {}
-
-
-def test_own_fields_come_before_the_chat():
-    chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "R</think>S"}]
-    both = {"problem": "q", "solution": "r", "response": "s", "answer": "4", "messages": chat}
-    trace = Trace.from_record(both)
-    assert (trace.question, trace.reasoning, trace.response) == ("q", "r", "s")
-    trace = Trace.from_record({"problem": "q", "answer": "4", "messages": chat})
-    assert (trace.question, trace.reasoning, trace.response) == ("q", "R", "S")
-
-
-def test_a_named_field_that_is_missing_is_not_replaced_by_another():
-    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r</think>"}]
-    for other in ({"solution": "r"}, {"messages": chat}):
-        with pytest.raises(ValueError, match=r"reasoning must be given.* Looked for: cot"):
-            Trace.from_record({"question": "q", "answer": "4", **other}, {"reasoning": "cot"})
-
-
-@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "r</think>s"}]])
-def test_chat_content_that_is_no_text_is_refused(content):
-    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
-    with pytest.raises(ValueError, match="assistant's content must be a string"):
-        Trace.from_record({"messages": chat, "answer": "4"})
-
-
-def test_own_field_names_and_metadata():
-    trace = Trace.from_record(
-        {"question": "q", "cot": "r", "answer": "a", "id": 7, "source": "x"}, {"reasoning": "cot"}
-    )
-    assert (trace.reasoning, trace.id, trace.metadata) == ("r", "7", {"source": "x"})
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        (
-            {"question": "q", "answer": "a"},
-            "reasoning must be given, got a record with the fields question, answer",
-        ),
-        ({"question": "q", "reasoning": "r", "answer": None}, "answer must be given"),
-        ({"question": "q", "reasoning": ["r"], "answer": "a"}, "reasoning must be text, got list"),
-        ({"question": "q", "reasoning": "r", "answer": True}, "answer must be text, got bool"),
-        ({"question": "q", "reasoning": "", "answer": "a"}, "reasoning must not be empty"),
-        ({"question": 5, "reasoning": "r", "answer": "a"}, "a string or chat messages .* got 5"),
-        ({"question": ["q"], "reasoning": "r", "answer": "a"}, "a string or chat messages"),
-        ({"question": [], "reasoning": "r", "answer": "a"}, "question must not be empty"),
-        ({"question": "q", "reasoning": "r", "answer": "a", "segments": [1]}, "list of strings"),
-        ({"question": "q", "reasoning": "r", "answer": "a", "segments": "r"}, "list of strings"),
-        (
-            {"question": "q", "reasoning": "r", "answer": "a", "response": 1},
-            "must be text, got int",
-        ),
-        ({"question": "q", "reasoning": "ab\ud83d", "answer": "a"}, "surrogate .* at character 2"),
-        ({"question": "q", "reasoning": "r", "answer": float("nan")}, "text or a number, got nan"),
-        ({}, "question must be given, got a record with the fields none"),
-    ],
-)
-def test_bad_records(record, message):
-    with pytest.raises(ValueError, match=message):
-        Trace.from_record(record)
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         (
             {"segments": [(5, 8), (9, 12)]},
-            r"contiguous from the end of the prompt, got \(9, 12\) for segment 1",
+            r"segments must be contiguous, got \(9, 12\) for segment 1 where 8 should start",
         ),
         ({"segments": [(4, 8), (8, 12)]}, "where 5 should start"),
         ({"segments": [(5, 8), (8, 7)]}, "contiguous"),
         ({"segments": []}, "segments must not be empty"),
         ({"prompt": (1, 5)}, "prompt must start at 0"),
         ({"target": (14, 14)}, "target must hold at least one token"),
-        ({"target": (11, 14)}, "between the reasoning's end 12"),
+        ({"target": (11, 14)}, "between the reasoning's stop 12"),
         ({"target": (14, 21)}, "T=20"),
         ({"input_ids": torch.zeros(1, 20)}, r"one sequence \[T\], got shape \[1, 20\]"),
+        ({"characters": [(0, 9)]}, "characters must be the spans of all 2 segments, got 1"),
+        ({"characters": [(1, 9), (9, 20)]}, "characters must be contiguous, .* where 0 should"),
+        ({"characters": [(0, 9), (8, 20)]}, r"got \(8, 20\) for segment 1 where 9 should start"),
+        ({"characters": [(0, 9), (9, 8)]}, "characters must be contiguous"),
     ],
 )
 def test_bad_spans(change, message):
@@ -155,3 +64,53 @@ def test_a_target_right_after_the_reasoning_is_fine():
     encoded = EncodedTrace([1, 2, 3], (0, 0), [(0, 2)], (2, 3))
     assert encoded.input_ids.dtype == torch.int64
     assert encoded.response_ids.tolist() == []
+    assert encoded.characters is None
+
+
+def test_characters_may_be_lists_as_in_json():
+    spans = [[0, 4], [4, 4]]
+    encoded = EncodedTrace(range(9), (0, 2), [(2, 4), (4, 5)], (6, 7), characters=spans)
+    assert encoded.characters == [(0, 4), (4, 4)]
+
+
+def test_a_trace_shows_its_id_and_how_its_texts_begin():
+    trace = Trace(
+        "What is 1 + 1?", "One.\n\nWait, " + "two. " * 999, "2", id="easy", metadata={"a": 1}
+    )
+    assert repr(trace) == (
+        "Trace(id='easy', question='What is 1 + 1?', "
+        "reasoning='One.\\n\\nWait, two. two. two. two. two. two. two. t'... (5,007 characters), "
+        "answer='2')"
+    )
+    chat = [{"role": "user", "content": "A"}, {"role": "user", "content": "B"}]
+    trace = Trace(chat, "r", "a", "done", segments=["r", ""])
+    assert repr(trace) == (
+        "Trace(question='B', reasoning='r', answer='a', response='done', messages=2, segments=2)"
+    )
+
+
+def test_what_is_shown_fits_a_screen():
+    """Of 24 lines of 80 characters, whatever a text holds; nothing reaches the terminal raw."""
+    long = "\x1b[2J\U000e0001\n" * 10_000
+    trace = Trace(long, long, long, long, long, [long], {"more": long})
+    encoded = EncodedTrace(range(100_000), (0, 5), [(i, i + 1) for i in range(5, 90_000)],
+                           (90_000, 99_000), range(5_000), long)  # fmt: skip
+    for shown in (repr(trace), repr(encoded)):
+        assert len(shown) < 24 * 80
+        assert shown.isprintable()
+
+
+def test_an_encoded_trace_shows_sizes_and_no_tokens():
+    encoded = EncodedTrace(range(500, 520), (0, 5), [(5, 8), (8, 12)], (14, 16), [7, 8, 9], "x")
+    assert repr(encoded) == (
+        "EncodedTrace(id='x', T=20, prompt=(0, 5), S=2, reasoning=(5, 12), target=(14, 16), R=3)"
+    )
+    assert repr(dataclasses.replace(encoded, id=None)).startswith("EncodedTrace(T=20, ")
+
+
+def test_encoded_traces_can_be_compared_and_counted():
+    """Tensors have no single answer to ==, so a trace is equal to itself alone."""
+    one, other = (EncodedTrace(range(9), (0, 2), [(2, 5)], (6, 7)) for _ in range(2))
+    assert one != other
+    assert [one, other].index(other) == 1
+    assert len({one, other, one}) == 2

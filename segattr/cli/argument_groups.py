@@ -8,10 +8,10 @@ from typing import Any
 
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
+from segattr.fields import FIELDS
 from segattr.quadrature.integral import RULES
 from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.segments import PRESETS
-from segattr.trace import FIELDS
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
