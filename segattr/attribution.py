@@ -80,6 +80,7 @@ class Attribution:
             "prompt": self.encoded.prompt,
             "segments": self.encoded.segments,
             "target": self.encoded.target,
+            "characters": self.encoded.characters,
             "target_logprob": self.target_logprob,
             "baseline_logprob": self.baseline_logprob,
             "evaluations": self.evaluations,
@@ -112,6 +113,7 @@ class Attribution:
             facts.pop("target"),
             tensors["response_ids"],
             facts.pop("id"),
+            facts.pop("characters"),
         )
         return cls(
             tensors["token_scores"],

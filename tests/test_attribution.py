@@ -13,7 +13,10 @@ from segattr import Attribution, EncodedTrace, FastIG
 
 
 def test_a_saved_attribution_comes_back_whole(tmp_path):
-    encoded = dataclasses.replace(make_trace(), response_ids=torch.tensor([3, 4]), id="x")
+    characters = [(0, 9), (9, 9), (9, 14), (14, 40)]
+    encoded = dataclasses.replace(
+        make_trace(), response_ids=torch.tensor([3, 4]), id="x", characters=characters
+    )
     attribution = FastIG(make_model("qwen2"), rule="midpoint", steps=2).attribute(encoded)
     attribution.save(tmp_path / "one.safetensors")
     loaded = Attribution.load(tmp_path / "one.safetensors")

@@ -61,9 +61,54 @@ def test_the_target_is_exactly_the_answer(demo, answer):
 
 def test_given_segments_are_used_as_they_are(demo):
     trace = Trace(QUESTION, REASONING, "3", segments=[REASONING[:4], "", REASONING[4:]])
-    spans = encode(trace, demo[1]).segments
-    assert len(spans) == 3
-    assert spans[1][0] == spans[1][1]
+    encoded = encode(trace, demo[1])
+    assert len(encoded.segments) == 3
+    assert encoded.segments[1][0] == encoded.segments[1][1]
+    assert encoded.characters == [(0, 4), (4, 4), (4, len(REASONING))]
+
+
+FINAL = REASONING + "\n\nSo \\boxed{3}."
+
+
+@pytest.mark.parametrize(
+    ("trace", "settings", "texts"),
+    [
+        (
+            Trace(QUESTION, REASONING, "3"),
+            {},
+            ["I need a.", "\n\nWait, a is 3; a = 3.", "\n\nHowever, hmm."],
+        ),
+        (
+            Trace(QUESTION, REASONING, "3"),
+            {"keywords": [" is", " hmm"], "opening": "Open.\n"},
+            ["I need a.\n\nWait, a", " is 3; a = 3.\n\nHowever,", " hmm."],
+        ),
+        (
+            Trace(
+                QUESTION, REASONING, "3", segments=[REASONING[:6], REASONING[6:18], REASONING[18:]]
+            ),
+            {},
+            [REASONING[:6], REASONING[6:18], REASONING[18:]],
+        ),
+        (
+            Trace(QUESTION, FINAL, "3"),
+            {"strip_final_answer": True},
+            ["I need a.", "\n\nWait, a is 3; a = 3.", "\n\nHowever, hmm."],
+        ),
+        (
+            Trace(QUESTION, FINAL, "3", segments=[FINAL[:18], FINAL[18:50], FINAL[50:]]),
+            {"strip_final_answer": True},
+            [FINAL[:18], FINAL[18 : len(REASONING)]],
+        ),
+    ],
+    ids=["keywords", "own keywords", "own segments", "stripped", "own segments, stripped"],
+)
+def test_characters_are_those_of_the_tokens_up_to_whitespace(demo, trace, settings, texts):
+    encoded = encode(trace, demo[1], **settings)
+    assert [trace.reasoning[start:stop] for start, stop in encoded.characters] == texts
+    assert encoded.characters[0][0] == 0
+    for span, text in zip(encoded.segments, texts, strict=True):
+        assert text_of(demo[1], encoded.input_ids, span).strip() == text.strip()
 
 
 def test_keywords_are_passed_on(demo):
@@ -200,9 +245,8 @@ def test_real_traces_with_the_real_tokenizer(real_traces, qwen_tokenizer):
         lengths = [stop - start for start, stop in encoded.segments]
         assert sum(lengths) == encoded.reasoning[1] - encoded.reasoning[0]
         assert text_of(qwen_tokenizer, encoded.input_ids, encoded.reasoning) == trace.reasoning
-        for (start, stop), span in zip(
-            split_segments(trace.reasoning), encoded.segments, strict=True
-        ):
+        assert encoded.characters == split_segments(trace.reasoning)
+        for (start, stop), span in zip(encoded.characters, encoded.segments, strict=True):
             decoded = text_of(qwen_tokenizer, encoded.input_ids, span)
             assert decoded.strip() == trace.reasoning[start:stop].strip()
 
