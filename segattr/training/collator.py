@@ -167,7 +167,7 @@ class LossMaskCollator:
                 require_probabilities(document, index)
             if self.mode == "weight" and not self.emit_weights:
                 require_mask(document, index)
-        # The threshold is 0 in every mode but "mask".
+        # The threshold is 0 in all modes except "mask".
         if any((document.weights > self.threshold).any() for document in documents):
             return documents
         if self.on_empty == "error":

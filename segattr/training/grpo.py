@@ -17,7 +17,7 @@ from segattr.checks import require_nonnegative
 
 
 class _TokenGRPO:
-    """What both mixins share: where the weights of completions come from, and their checks."""
+    """Asks for the weights of completions and checks them; a mixin says what they do."""
 
     args: Any  # these are the trainer's
     accelerator: Any
@@ -63,7 +63,7 @@ def _require_advantages_per_token(arguments: Any) -> None:
     if tuple(map(int, version("trl").split(".")[:2])) < (0, 29):
         raise RuntimeError(
             f"token weights in GRPO need trl >= 0.29, got {version('trl')}: older ones have one "
-            "advantage per completion. Upgrade it."
+            "advantage per completion. Upgrade TRL."
         )
     if getattr(arguments, "use_liger_kernel", False):
         raise ValueError(
@@ -89,7 +89,7 @@ class GRPOTokenWeightMixin(_TokenGRPO):
 
 
 class GRPOTokenMaskMixin(_TokenGRPO):
-    """Leave tokens whose `token_weights` are 0 out of a GRPOTrainer's loss altogether.
+    """Take the tokens whose `token_weights` are 0 out of a GRPOTrainer's loss.
 
     They count neither in the policy loss, KL and entropy nor in the number of tokens that the loss
     is divided by. All other weights must be 1. The model still reads all tokens.

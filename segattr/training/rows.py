@@ -45,10 +45,10 @@ def training_row(
 
     Args:
         encoded: The trace.
-        scores: Its segment scores; needed unless ``weights`` are given.
+        scores: The trace's segment scores; needed unless ``weights`` are given.
         weights: Loss weights of the ``S`` segments or of the ``N`` tokens of the reasoning, at
-            least 0, where 0 is no loss (`strength_weights`, `top_tokens`). ``None``: 1 for kept
-            segments, 0 for the others.
+            least 0, where 0 is no loss; made by `strength_weights`, `top_tokens` or
+            `random_segments`. ``None``: 1 for kept segments, 0 for the others.
         prune: Remove the segments of weight 0 from the text (pruned SFT) instead of leaving them
             there without loss (selective SFT).
         train_response: Also put loss, of weight 1, on the tokens after the reasoning.
@@ -101,7 +101,7 @@ def row_of(ids: list[int], weights: list[float]) -> Row:
     """Return the columns of a row of these tokens; see `training_row`.
 
     Raises:
-        ValueError: If no token but the first has a weight above 0.
+        ValueError: If no token after the first has a weight above 0.
     """
     weights = [0.0, *weights[1:]]
     mask = [int(weight > 0) for weight in weights]
@@ -120,7 +120,7 @@ def row_of(ids: list[int], weights: list[float]) -> Row:
 
 
 def require_encoded(encoded: EncodedTrace) -> None:
-    """Raise TypeError for anything else that a first try may put there."""
+    """Raise TypeError for what is passed by mistake: an attribution, a trace as text."""
     remedy = "Pass attribution.encoded, or encode(trace, tokenizer) of a trace."
     require_type("encoded", encoded, EncodedTrace, remedy)
 

@@ -45,8 +45,8 @@ class TokenWeightMixin:
         WeightedTrainer(..., data_collator=LossMaskCollator(pad_token_id, emit_weights=True))
 
     The loss is divided by the sum of the weights of all batches of an optimizer step, on all
-    devices, so gradient accumulation changes nothing. As in the stock trainer, evaluation averages
-    the batch means, and batches without ``loss_weights`` are trained without them.
+    devices, so gradient accumulation changes nothing. Evaluation averages the batch means, and
+    batches without ``loss_weights`` are trained, as in the stock trainer.
 
     In an ``SFTTrainer``, pass ``dataset_kwargs={"skip_prepare_dataset": True}``, since its own
     truncation and packing drop weights; pack with ``trl.pack_dataset`` and
@@ -84,7 +84,7 @@ class TokenWeightMixin:
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping], device: Any) -> Any:
         trainer: Any = super()
         weighted = bool(batch_samples) and LOSS_WEIGHTS in batch_samples[0]
-        # Whether the model does or not: the weighted loss is computed here.
+        # The model itself need not take the count: the weighted loss is computed here.
         self.model_accepts_loss_kwargs |= weighted
         count = trainer._get_num_items_in_batch(batch_samples, device)
         if not weighted:
@@ -112,7 +112,7 @@ class TokenWeightMixin:
         if weights is not None:
             _refuse_what_drops_weights(self, inputs)
             model = _WeightedModel(model, self.model.config, weights, num_items_in_batch)
-            # What the model returns is divided by the weight already.
+            # The loss that this model returns is divided by the weights already.
             num_items_in_batch = None if num_items_in_batch is None else 1
             inputs["use_cache"] = False  # see LossMaskCollator: a cache hides documents' borders
         return trainer.compute_loss(
@@ -121,7 +121,7 @@ class TokenWeightMixin:
 
 
 class _WeightedModel:
-    """A model as a trainer's ``compute_loss`` sees it, whose loss is the weighted one."""
+    """What ``compute_loss`` gets instead of the model: the same, with the weighted loss."""
 
     def __init__(self, model: Any, config: Any, weights: Tensor, total: Any) -> None:
         self._model = model

@@ -22,8 +22,8 @@ def strength_weights(
 ) -> Tensor:
     """Return soft weights that grow with a segment's strength (AIR's step weighting).
 
-    Equal to ``clip(S * softmax(z / temperature), *bounds)`` with z the standardised strength: 1 for
-    every segment of a trace whose segments are all as strong. No segment is dropped; multiply by
+    Equal to ``clip(S * softmax(z / temperature), *bounds)`` with z the standardised strength, so
+    all weights are 1 if all segments are equally strong. No segment is dropped; multiply by
     ``scores.kept`` to weight the kept ones only.
 
     Args:
@@ -55,11 +55,11 @@ def top_tokens(
 ) -> Tensor:
     """Return 1 for the reasoning tokens of the highest attribution, 0 for the others.
 
-    The paper's token-level baselines: the mask ignores segments, the text stays as it is.
+    The paper's token-level baselines: a mask that ignores segments.
 
     Args:
         attribution: The attribution of one trace.
-        share: Share of the reasoning tokens to choose, in (0, 1]; rounded up.
+        share: Which part of the reasoning tokens to choose, in (0, 1]; their number is rounded up.
         signed: Rank by the attribution itself, not by its absolute value.
         keep_ends: Also choose all of the first and the last segment.
 
@@ -86,7 +86,9 @@ def top_tokens(
 def random_segments(
     encoded: EncodedTrace, scores: SegmentScores, *, seed: int = 0, keep_ends: bool = True
 ) -> Tensor:
-    """Draw as many segments as are important, without replacement: the paper's control.
+    """Draw as many segments as are important, without replacement.
+
+    The paper's control: the scores say how many segments to choose, chance says which.
 
     Args:
         encoded: The trace.
