@@ -10,21 +10,18 @@ Equations of arXiv 2602.00425. Axes: ``S`` segments, ``P`` samples, ``T`` tokens
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segattr.attribution import Attribution
-from segattr.engine import ops
-from segattr.trace import EncodedTrace
+from segattr.checks import require_type, require_word
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
-KEPT = ("important", "random")
+MARKS_SHOWN = 60
 Spans = Sequence[tuple[int, int]]
 
 
@@ -32,21 +29,69 @@ class UndecidedWarning(UserWarning):
     """The attribution is not exact enough to decide which segments are kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class SegmentSums:
+    """All that a scorer reads of the token scores: their sums over each segment.
+
+    Args:
+        signed: Sum of the scores, float64 ``[..., S]``.
+        absolute: Sum of their absolute values, likewise.
+        squares: Sum of their squares, likewise.
+        lengths: Tokens of each segment, int64 ``[S]``.
+    """
+
+    signed: Tensor
+    absolute: Tensor
+    squares: Tensor
+    lengths: Tensor
+
+
+def segment_sums(token_scores: Tensor, spans: Spans) -> SegmentSums:
+    """Sum token scores over segments, in float64.
+
+    Args:
+        token_scores: Any float dtype on CPU, ``[..., T]``.
+        spans: ``S`` half-open token ranges. An empty one sums to 0.
+    """
+    values = token_scores.double()
+    parts = [values[..., start:stop] for start, stop in spans]
+    return SegmentSums(
+        signed=torch.stack([part.sum(-1) for part in parts], -1),
+        absolute=torch.stack([part.abs().sum(-1) for part in parts], -1),
+        squares=torch.stack([part.square().sum(-1) for part in parts], -1),
+        lengths=torch.tensor([stop - start for start, stop in spans]),
+    )
+
+
+def segment_samples(token_scores: Tensor, spans: Spans) -> Tensor:
+    """Return the segments' signed and absolute sums of samples of token scores.
+
+    Args:
+        token_scores: One sample a row, on CPU, ``[P, T]``.
+        spans: The segments.
+
+    Returns:
+        float64 ``[P, S, 2]``.
+    """
+    sums = segment_sums(token_scores, spans)
+    return torch.stack([sums.signed, sums.absolute], -1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentScores:
     """What the scorer found, one value per segment, on CPU.
 
     Args:
-        strength: float64 ``[S]``, share of the trace's strength; sums to 1.
+        strength: Share of the trace's strength, float64 ``[S]``; sums to 1.
         consistency: float64 ``[S]`` in [0, 1]; 1 means that all tokens push the same way.
-        effective_tokens: float64 ``[S]``, ``(sum |a|)^2 / sum a^2``: how many tokens carry the
-            attribution. Consistency means little where this is small: a few tokens agree by chance.
-        important: bool ``[S]``, the paper's set.
-        kept: bool ``[S]``, what carries loss: the important segments, and the first and last one.
-        undecided: bool ``[S]``, whose ``kept`` the attribution's estimated error may change; None
-            where the method estimates none, as are the next two.
+        effective_tokens: How many tokens carry the attribution: ``(sum |a|)^2 / sum a^2``, float64
+            ``[S]``. Where it is small, consistency means little: a few tokens agree by chance.
+        important: The paper's set, bool ``[S]``.
+        kept: What carries loss: the important segments, and the first and last one, bool ``[S]``.
+        undecided: Segments whose ``kept`` could change within the attribution's estimated error,
+            bool ``[S]``. None if the method estimates no error; so are the next two.
         strength_error: Estimated absolute error of the strength, float64 ``[S]``.
-        consistency_error: Likewise of the consistency.
+        consistency_error: Estimated absolute error of the consistency, float64 ``[S]``.
     """
 
     strength: Tensor
@@ -58,56 +103,48 @@ class SegmentScores:
     strength_error: Tensor | None = None
     consistency_error: Tensor | None = None
 
+    def __repr__(self) -> str:
+        marks = "".join("+" if kept else "-" for kept in self.kept.tolist()[:MARKS_SHOWN])
+        more = "..." if len(self.kept) > MARKS_SHOWN else ""
+        undecided = "" if self.undecided is None else f", {int(self.undecided.sum())} undecided"
+        return (
+            f"SegmentScores({len(self.kept)} segments, {int(self.kept.sum())} kept {marks}{more}, "
+            f"{int(self.important.sum())} important{undecided}, strongest "
+            f"{float(self.strength.max()):.1%} at {int(self.strength.argmax())})"
+        )
 
+
+@dataclass(frozen=True)
 class SegmentScorer:
     """Score the segments of an attribution and choose those worth training on.
 
     Args:
-        tau: Cumulative strength the important segments must reach, in (0, 1].
+        tau: Share of the total strength that the important segments reach, in (0, 1].
         beta: Highest direction consistency of an important segment, in [0, 1]; 1 switches the
             filter off (the paper's "high strength" variant).
         normalization: What a segment's sum is divided by: ``"sqrt-length"`` (as the paper),
             ``"length"``, ``"none"``.
         keep_ends: Also keep the first and the last segment.
-        select: What is kept: the ``"important"`` segments, or as many drawn at ``"random"``
-            (the paper's control; ``important`` and ``undecided`` still speak of the former).
-        seed: Of the random draw, which depends on nothing else but prompt and reasoning.
 
     Raises:
         ValueError: If a value is out of range or a word unknown.
     """
 
-    def __init__(
-        self,
-        tau: float = 0.7,
-        beta: float = 0.8,
-        normalization: str = "sqrt-length",
-        keep_ends: bool = True,
-        *,
-        select: str = "important",
-        seed: int = 0,
-    ) -> None:
-        if not 0 < tau <= 1:
+    tau: float = 0.7
+    beta: float = 0.8
+    normalization: str = "sqrt-length"
+    keep_ends: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tau <= 1:
             raise ValueError(
-                f"tau must be in (0, 1], got {tau}. It is a share of the total strength."
+                f"tau must be in (0, 1], got {self.tau}. It is a share of the total strength."
             )
-        if not 0 <= beta <= 1:
+        if not 0 <= self.beta <= 1:
             raise ValueError(
-                f"beta must be in [0, 1], got {beta}. 1 keeps segments of any consistency."
+                f"beta must be in [0, 1], got {self.beta}. 1 keeps segments of any consistency."
             )
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got "
-                f"{normalization!r}."
-            )
-        if select not in KEPT:
-            raise ValueError(f"select must be one of {', '.join(map(repr, KEPT))}, got {select!r}.")
-        self.tau = tau
-        self.beta = beta
-        self.normalization = normalization
-        self.keep_ends = keep_ends
-        self.select = select
-        self.seed = seed
+        require_word("normalization", self.normalization, NORMALIZATIONS)
 
     def score(self, attribution: Attribution) -> SegmentScores:
         """Score one trace; warn (`UndecidedWarning`) if its error may change what is kept.
@@ -118,29 +155,13 @@ class SegmentScorer:
 
         Raises:
             ValueError: If a token score is not finite, or no segment has any attribution.
+            TypeError: If this is no attribution.
         """
+        require_type(
+            "attribution", attribution, Attribution, "Pass what FastIG(model).attribute returned."
+        )
         spans = attribution.encoded.segments
-        tokens = attribution.token_scores.double()
-        if not tokens.isfinite().all():
-            at = int((~tokens.isfinite()).nonzero()[0])
-            raise ValueError(
-                f"token_scores must be finite, got {tokens[at]} at token {at}. Attribute the "
-                "trace again."
-            )
-        segment_sum = ops.choose("auto", tokens).segment_sum
-        signed, absolute = segment_sum(tokens, spans)
-        if absolute.sum() == 0:
-            raise ValueError(
-                "segments must have some attribution, got 0 for every token. "
-                "Does the answer depend on the reasoning at all? Drop this trace, or use another "
-                "baseline."
-            )
-        squares, _ = segment_sum(tokens.square(), spans)
-        strength, consistency, important, kept = self._select(signed, absolute, spans)
-        if self.select == "random":
-            kept = self._random(attribution.encoded, int(important.sum()))
-        effective_tokens = absolute**2 / squares.where(squares > 0, 1.0)
-        scores = SegmentScores(strength, consistency, effective_tokens, important, kept)
+        scores = self.score_tokens(attribution.token_scores, spans)
         if (samples := attribution.segment_samples) is None:
             return scores
         if samples.shape[1] != len(spans):
@@ -153,6 +174,45 @@ class SegmentScorer:
             warnings.warn(_doubt(attribution, scores.undecided), UndecidedWarning, stacklevel=2)
         return scores
 
+    def score_tokens(self, token_scores: Tensor, spans: Spans) -> SegmentScores:
+        """Score segments of token scores of any origin.
+
+        Args:
+            token_scores: Signed, on CPU, ``[T]``.
+            spans: ``S`` half-open token ranges.
+
+        Raises:
+            ValueError: As `score`.
+        """
+        if not token_scores.isfinite().all():
+            at = int((~token_scores.isfinite()).nonzero()[0])
+            raise ValueError(
+                f"token_scores must be finite, got {token_scores[at]} at token {at}. Attribute "
+                "the trace again."
+            )
+        return self.select(segment_sums(token_scores, spans))
+
+    def select(self, sums: SegmentSums) -> SegmentScores:
+        """Score segments by their sums alone, for another tau, beta or normalization.
+
+        Args:
+            sums: Of one trace, ``[S]``.
+
+        Raises:
+            ValueError: If no segment has any attribution.
+        """
+        if sums.absolute.sum() == 0:
+            raise ValueError(
+                "segments must have some attribution, got 0 for every token. "
+                "Does the answer depend on the reasoning at all? Drop this trace, or use another "
+                "baseline."
+            )
+        effective_tokens = sums.absolute**2 / sums.squares.where(sums.squares > 0, 1.0)
+        strength, consistency, important, kept = self._select(
+            sums.signed, sums.absolute, sums.lengths
+        )
+        return SegmentScores(strength, consistency, effective_tokens, important, kept)
+
     def judge(self, samples: Tensor, spans: Spans) -> dict[str, Tensor]:
         """Return what is undecided among samples of an attribution, and how far the scores vary.
 
@@ -162,7 +222,7 @@ class SegmentScorer:
 
         Returns:
             ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`. Samples
-            that are NaN leave everything undecided but the ends that are kept anyway.
+            that are NaN leave everything undecided except the ends that are kept anyway.
         """
         if samples.isnan().any():
             undecided = torch.ones(len(spans), dtype=torch.bool)
@@ -174,36 +234,25 @@ class SegmentScorer:
                 "strength_error": unknown,
                 "consistency_error": unknown,
             }
-        strength, consistency, _, kept = self._select(samples[..., 0], samples[..., 1], spans)
+        lengths = torch.tensor([stop - start for start, stop in spans])
+        strength, consistency, _, kept = self._select(samples[..., 0], samples[..., 1], lengths)
         return {
             "undecided": (kept[1:] != kept[0]).any(0),
             "strength_error": (strength[1:] - strength[0]).abs().amax(0),
             "consistency_error": (consistency[1:] - consistency[0]).abs().amax(0),
         }
 
-    def _select(self, signed: Tensor, absolute: Tensor, spans: Spans) -> tuple[Tensor, ...]:
+    def _select(self, signed: Tensor, absolute: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Strength, consistency, important and kept from the segments' sums, all ``[..., S]``."""
-        lengths = torch.tensor([max(1, stop - start) for start, stop in spans], dtype=torch.float64)
-        strength = absolute / lengths ** NORMALIZATIONS[self.normalization]
+        divisors = lengths.clamp_min(1).double() ** NORMALIZATIONS[self.normalization]
+        strength = absolute / divisors
         strength = strength / strength.sum(-1, keepdim=True).clamp_min(1e-300)
         consistency = signed.abs() / absolute.where(absolute > 0, 1.0)
         important = self._strongest(strength) & (consistency <= self.beta)
-        return strength, consistency, important, self._with_ends(important)
-
-    def _with_ends(self, chosen: Tensor) -> Tensor:
-        kept = chosen.clone()
+        kept = important.clone()
         if self.keep_ends:
             kept[..., [0, -1]] = True
-        return kept
-
-    def _random(self, encoded: EncodedTrace, count: int) -> Tensor:
-        """So many segments, drawn without replacement, and the ends, bool ``[S]``."""
-        tokens = encoded.input_ids[: encoded.reasoning[1]].numpy().tobytes()
-        digest = hashlib.sha256(f"{self.seed} ".encode() + tokens).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        chosen = torch.zeros(len(encoded.segments), dtype=torch.bool)
-        chosen[torch.randperm(len(chosen), generator=generator)[:count]] = True
-        return self._with_ends(chosen)
+        return strength, consistency, important, kept
 
     def _strongest(self, strength: Tensor) -> Tensor:
         """The fewest strongest segments that reach tau; among equals the earlier one first."""
@@ -232,24 +281,6 @@ def _doubt(attribution: Attribution, undecided: Tensor) -> str:
         f"segments {numbers}{trace} are undecided after {attribution.evaluations} evaluations: "
         f"{reason}. {remedy}."
     )
-
-
-def segment_samples(scores: Tensor, spans: Spans) -> Tensor:
-    """Return the segments' sums of samples of token scores, signed and absolute.
-
-    Args:
-        scores: float64 on CPU, ``[P, T]``.
-        spans: The segments.
-
-    Returns:
-        float64 ``[P, S, 2]``.
-    """
-    starts, stops = (torch.tensor(places) for places in zip(*spans, strict=True))
-    sums = []
-    for values in (scores, scores.abs()):
-        before = F.pad(values.cumsum(-1), (1, 0))
-        sums.append(before[:, stops] - before[:, starts])
-    return torch.stack(sums, -1)
 
 
 def jaccard(one: Tensor, other: Tensor) -> float:

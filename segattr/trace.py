@@ -8,6 +8,8 @@ The target is the answer. Axes: ``T`` tokens, ``S`` segments, ``R`` tokens of th
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +57,18 @@ class Trace:
     def __post_init__(self) -> None:
         self._check_texts()
         self._check_segments()
+
+    @property
+    def digest(self) -> str:
+        """What tells its texts from others: 32 hex digits of a SHA-256.
+
+        Over question, reasoning and answer as one JSON array; the id has no part in it.
+        """
+        question = self.question
+        if not isinstance(question, str):
+            question = [dict(message) for message in question]
+        texts = json.dumps([question, self.reasoning, self.answer])
+        return hashlib.sha256(texts.encode()).hexdigest()[:32]
 
     def _check_texts(self) -> None:
         chat = isinstance(self.question, (list, tuple)) and all(map(_is_message, self.question))

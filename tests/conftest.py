@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from dataclasses import replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,8 +19,8 @@ if not torch.cuda.is_available():
 import transformers
 from tiny import SHARED, exact_norm, make_model, make_trace
 
-from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, training_row
-from segattr.dataset.runner import score_trace
+from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, encode, training_row
+from segattr.dataset import ScoredTrace, score_trace
 from segattr.demo import BUNDLED, load_demo, load_records
 from segattr.engine.decoder import FAMILIES
 
@@ -74,14 +75,15 @@ def records() -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def scored_records(demo, records) -> list[dict]:
-    """Three bundled traces as a scored file holds them, the last one with a response."""
+def scored_traces(demo, records) -> list[ScoredTrace]:
+    """Three bundled traces as they come from a scored file, the last one with a response."""
     model, tokenizer = demo
     ig, scorer = FastIG(model, tokenizer, rule="midpoint", steps=4), SegmentScorer()
     given = [*records[:2], {**records[2], "response": "\n\nSo it is."}]
-    settings = {"model": BUNDLED, "tau": scorer.tau, "beta": scorer.beta}
-    scored = [score_trace(ig, scorer, Trace.from_record(r), {}, settings) for r in given]
-    return json.loads(json.dumps(scored))
+    traces = [Trace.from_record(record) for record in given]
+    asked = {"model": BUNDLED, "tau": scorer.tau}
+    scored = [score_trace(t, encode(t, tokenizer), ig, scorer, asked) for t in traces]
+    return [ScoredTrace.from_record(json.loads(json.dumps(s.to_record()))) for s in scored]
 
 
 @pytest.fixture(scope="session")
@@ -91,23 +93,26 @@ def tokenizer(demo):
 
 
 @pytest.fixture(scope="session")
-def cut_inside_a_character(scored_records, tokenizer) -> dict:
-    """A record whose first segment ends among the bytes of a character, as no text can."""
+def cut_inside_a_character(scored_traces, tokenizer) -> ScoredTrace:
+    """A trace whose first segment stops among the bytes of a character, as no text can."""
     ids = tokenizer("Q?\n\na \N{THINKING FACE} b", add_special_tokens=False)["input_ids"]
     middle = next(at for at in range(len(ids)) if "\ufffd" in tokenizer.decode(ids[at:])) + 2
     assert "\ufffd" in tokenizer.decode(ids[:middle])
-    first = scored_records[0]
-    kinds = zip([(1, middle), (middle, len(ids))], [True, False], strict=True)
-    return {
-        **first,
-        "id": "cut",
-        "prompt": [0, 1],
-        "segments": [{**first["segments"][0], "span": s, "kept": kept} for s, kept in kinds],
-        "input_ids": [*ids, tokenizer.eos_token_id],
-        "tail_ids": [7, 8],
-        "token_scores": [0.0] * (len(ids) + 2),
-        "target": [len(ids) + 1, len(ids) + 2],
-    }
+    first = scored_traces[0]
+    spans = [((0, 9), (1, middle), True), ((9, 20), (middle, len(ids)), False)]
+    return replace(
+        first,
+        id="cut",
+        prompt=(0, 1),
+        segments=[
+            replace(first.segments[0], characters=characters, tokens=tokens, kept=kept)
+            for characters, tokens, kept in spans
+        ],
+        input_ids=[*ids, 7, 8],
+        response_ids=[tokenizer.eos_token_id],
+        token_scores=[0.0] * (len(ids) + 2),
+        target=(len(ids) + 1, len(ids) + 2),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segattr import Attribution, EncodedTrace, SegmentScorer, UndecidedWarning
-from segattr.scores import jaccard, segment_samples
+from segattr.scores import jaccard, segment_samples, segment_sums
 
 
 def attribution(*segments: list[float]) -> Attribution:
@@ -228,56 +228,48 @@ def test_high_strength_is_a_beta_of_1():
     assert strong.score(found).kept.tolist() == [True, False, False]
 
 
-def many(seed: int, segments: int = 40):
-    tokens = torch.randn(segments, generator=torch.Generator().manual_seed(seed))
-    return attribution(*[[token] for token in tokens.tolist()])
+def test_token_scores_alone_are_enough():
+    whole = attribution([1.0, -2.0], [3.0, 2.0], [0.5, -0.4, 0.1])
+    scorer = SegmentScorer(beta=0.5)
+    alone = scorer.score_tokens(whole.token_scores, whole.encoded.segments)
+    for name in ("strength", "consistency", "effective_tokens", "important", "kept"):
+        assert torch.equal(getattr(alone, name), getattr(scorer.score(whole), name))
 
 
-def test_random_segments_are_as_many_and_depend_on_the_seed_and_the_trace():
-    scorer = {s: SegmentScorer(beta=1.0, keep_ends=False, select="random", seed=s) for s in (0, 1)}
-    found = many(0)
-    scores = scorer[0].score(found)
-    paper = SegmentScorer(beta=1.0, keep_ends=False).score(found)
-    assert torch.equal(scores.important, paper.important)
-    assert scores.kept.sum() == paper.important.sum()
-    assert torch.equal(scores.kept, scorer[0].score(found).kept)
-    assert not torch.equal(scores.kept, paper.kept)
-    assert not torch.equal(scores.kept, scorer[1].score(found).kept)
+def test_sums_are_enough_for_another_selection():
+    whole = attribution([1.0, -2.0], [3.0, 2.0], [], [0.5, -0.4, 0.1])
+    sums = segment_sums(whole.token_scores, whole.encoded.segments)
+    assert sums.lengths.tolist() == [2, 2, 0, 3]
+    assert sums.signed.tolist() == pytest.approx([-1, 5, 0, 0.2])
+    assert sums.absolute.tolist() == pytest.approx([3, 5, 0, 1])
+    assert sums.squares.tolist() == pytest.approx([5, 13, 0, 0.42])
+    for scorer in (SegmentScorer(tau=0.3), SegmentScorer(normalization="length", beta=1)):
+        scores, expected = scorer.select(sums), scorer.score(whole)
+        assert torch.equal(scores.strength, expected.strength)
+        assert torch.equal(scores.kept, expected.kept)
 
 
-def test_random_segments_do_not_depend_on_stub_and_answer():
-    found = many(0)
-    ids = found.encoded.input_ids.clone()
-    ids[-2:] = 7
-    other = dataclasses.replace(found, encoded=dataclasses.replace(found.encoded, input_ids=ids))
-    scorer = SegmentScorer(beta=1.0, select="random")
-    assert torch.equal(scorer.score(found).kept, scorer.score(other).kept)
-    ids = ids.clone()
-    ids[3] = 7
-    other = dataclasses.replace(found, encoded=dataclasses.replace(found.encoded, input_ids=ids))
-    assert not torch.equal(scorer.score(found).kept, scorer.score(other).kept)
+def test_sums_are_float64_whatever_the_scores_are():
+    tokens = torch.full((10_001,), 0.1, dtype=torch.bfloat16)
+    sums = segment_sums(tokens, [(0, 10_001)])
+    assert sums.signed.item() == pytest.approx(10_001 * tokens[0].item(), rel=1e-12)
 
 
-def test_random_segments_are_drawn_evenly():
-    counts = torch.zeros(40)
-    number = 0
-    found = many(0)
-    for seed in range(400):
-        scorer = SegmentScorer(beta=1.0, keep_ends=False, select="random", seed=seed)
-        kept = scorer.score(found).kept
-        number = int(kept.sum())
-        counts += kept
-    expected = 400 * number / 40
-    deviation = (400 * (number / 40) * (1 - number / 40)) ** 0.5
-    assert ((counts - expected).abs() < 4.5 * deviation).all()
+def test_scores_print_in_one_line():
+    segments = attribution([1.0], [9.0], [1.0], [1.0])
+    scores = SegmentScorer(tau=0.5, beta=1).score(segments)
+    assert repr(scores) == (
+        "SegmentScores(4 segments, 3 kept ++-+, 1 important, strongest 75.0% at 1)"
+    )
+    assert len(repr(SegmentScorer().score(attribution(*[[1.0]] * 5000)))) < 160
 
 
-def test_random_segments_keep_the_ends():
-    kept = SegmentScorer(beta=1.0, select="random").score(many(0)).kept
-    assert kept[0]
-    assert kept[-1]
+def test_a_scorer_is_a_value():
+    assert SegmentScorer(0.5) == SegmentScorer(tau=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SegmentScorer().tau = 0.5
 
 
-def test_an_unknown_selection_is_refused():
-    with pytest.raises(ValueError, match="'important', 'random', got 'best'"):
-        SegmentScorer(select="best")
+def test_what_is_no_attribution_is_named():
+    with pytest.raises(TypeError, match=r"must be an Attribution, got a dict\. Pass what FastIG"):
+        SegmentScorer().score({"token_scores": [1.0]})

@@ -8,7 +8,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from segattr import EncodedTrace
+from segattr import Attribution, EncodedTrace, SegmentScorer, Trace
+from segattr.dataset import ScoredTrace, scored_trace
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -74,6 +75,17 @@ def make_trace(num_targets: int = 3, tail: int = 1, seed: int = 0) -> EncodedTra
         segments=[(5, 12), (12, 12), (12, 16), (16, 28)],
         target=(32, 32 + num_targets),
     )
+
+
+def make_scored() -> ScoredTrace:
+    """A scored trace by hand: prompt 2, segments 2 + 1 + 3 + 2, stub 1, answer 1, response 2."""
+    spans = [(2, 4), (4, 5), (5, 8), (8, 10)]
+    characters = [(start - 2, stop - 2) for start, stop in spans]
+    ids, response = [*range(20, 30), 40, 41], [7, 8]
+    encoded = EncodedTrace(ids, (0, 2), spans, (11, 12), response, "a", characters=characters)
+    tokens = torch.tensor([0.0, 0.0, 1.0, -1.0, 3.0, 2.0, -2.0, 2.0, 0.1, 0.1, 0.0, 0.0])
+    attribution = Attribution(tokens, encoded, -1.0, -9.0, 9, method="by hand")
+    return scored_trace(Trace("q", "abcdefgh", "1", id="a"), attribution, SegmentScorer())
 
 
 def target_logprob(model, embeds: Tensor, encoded: EncodedTrace) -> Tensor:

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ from segattr.report.terminal import Terminal, print_trace
 
 if TYPE_CHECKING:
     from segattr.dataset.jsonl import ScoredWriter
+    from segattr.dataset.record import ScoredTrace
     from segattr.dataset.runner import Outcome
     from segattr.trace import EncodedTrace
 
@@ -67,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(arguments: argparse.Namespace) -> int:
     """``segattr score``: attribute every trace of a file and write one record each."""
-    from segattr.dataset.jsonl import ScoredWriter, read_traces
+    from segattr.dataset.jsonl import ScoredWriter
     from segattr.dataset.runner import score_dataset
+    from segattr.dataset.traces import read_traces
+    from segattr.encoding import encode
     from segattr.scores import SegmentScorer, UndecidedWarning
 
     _require_traces(arguments)
@@ -84,6 +88,11 @@ def score(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             overwrite=arguments.overwrite,
         )
+    except FileExistsError:
+        raise UserError(
+            f"OUT must be a new file, got {arguments.out}, which has content. Pass --resume to "
+            "continue it, --overwrite to replace it."
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     with writer:
@@ -96,7 +105,9 @@ def score(arguments: argparse.Namespace) -> int:
         if not total:
             raise UserError(f"TRACES must hold traces, got {arguments.traces}, which is empty.")
         traces = read_traces(arguments.traces, fields)
-        outcomes = score_dataset(traces, ig, scorer, writer, encoding=encoding)
+        tokenizer: Any = ig.tokenizer
+        tokens_of = partial(encode, tokenizer=tokenizer, **encoding)
+        outcomes = score_dataset(traces, tokens_of, ig, scorer, writer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
             return _follow(outcomes, total, writer, arguments)
@@ -104,7 +115,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """``segattr calibrate``: fit a rule to a model on some traces."""
-    from segattr.dataset.jsonl import BadLine, read_traces
+    from segattr.dataset.traces import BadLine, read_traces
     from segattr.encoding import encode
     from segattr.ig.calibration import fit_rule
     from segattr.scores import SegmentScorer
@@ -153,12 +164,12 @@ def show(arguments: argparse.Namespace) -> int:
     from segattr.dataset.jsonl import read_scored
 
     ids: list[str] = []
-    wanted: dict[str, Any] | None = None
+    wanted: ScoredTrace | None = None
     try:
-        for record in read_scored(arguments.scored):
-            ids.append(str(record["id"]))
-            if wanted is None and arguments.id in (None, ids[-1]):
-                wanted = record
+        for scored in read_scored(arguments.scored):
+            ids.append(scored.id)
+            if wanted is None and arguments.id in (None, scored.id):
+                wanted = scored
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     if wanted is None:
@@ -180,12 +191,14 @@ def show(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     """``segattr export``: write scored traces in the format of a trainer."""
     from segattr.dataset.jsonl import read_scored
+    from segattr.dataset.traces import BadLine
     from segattr.export import TRAINERS
     from segattr.export import export as write
 
     try:
         variant = variant_of(arguments)
-        records = read_scored(arguments.scored)
+        left_out: list[BadLine] = []
+        records = read_scored(arguments.scored, left_out)
         first = next(records, None)
         if first is None:
             raise ValueError(f"SCORED must hold scored traces, got {arguments.scored}: empty.")
@@ -197,13 +210,15 @@ def export(arguments: argparse.Namespace) -> int:
             arguments.to,
             arguments.out,
             variant,
-            tokenizer=load_tokenizer(arguments, first["settings"]) if is_text else None,
+            tokenizer=load_tokenizer(arguments, first.asked) if is_text else None,
             overwrite=arguments.overwrite,
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(str(error)) from None
     skipped = done.too_long if arguments.too_long == "skip" else []
     failed = done.failed if skipped else [*done.failed, *done.too_long]
+    damaged = [(f"{arguments.scored}:{bad.line}", bad.error) for bad in left_out]
+    failed = [*damaged, *failed]
     for name, reason in failed:
         errors.print(f"{name}: left out: {reason}")
     if done.as_tokens:
@@ -249,7 +264,9 @@ def _follow(
         for outcome in progress(outcomes, total, "scoring"):
             tally.add(outcome)
             if outcome.error is not None:
-                errors.print(f"{arguments.traces}:{outcome.line}: {outcome.kind}: {outcome.error}")
+                errors.print(
+                    f"{arguments.traces}:{outcome.line}: {outcome.kind.value}: {outcome.error}"
+                )
     except OSError as error:
         raise UserError(
             f"{arguments.out} could not be written: {error}. It holds what was scored before."

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segattr.dataset.record import reasoning_tokens
-
 if TYPE_CHECKING:
     from segattr.dataset.runner import Outcome
 
@@ -32,16 +30,18 @@ class Tally:
     unfinished: int = 0
 
     def add(self, outcome: Outcome) -> None:
-        self.kinds[outcome.kind] += 1
+        self.kinds[outcome.kind.value] += 1
         self.seconds += outcome.seconds
-        if outcome.record is not None:
-            self.lengths.append(len(outcome.record["token_scores"]))
-            kept, tokens = reasoning_tokens(outcome.record)
-            self.kept.append(kept / tokens)
-            self.gaps.append(outcome.record["completeness_gap"])
-            self.evaluations.append(outcome.record["evaluations"])
-            self.undecided += any(s["undecided"] for s in outcome.record["segments"])
-            self.unfinished += outcome.record["converged"] is False
+        if (scored := outcome.scored) is None:
+            return
+        self.lengths.append(len(scored.input_ids))
+        kept, tokens = scored.reasoning_tokens
+        self.kept.append(kept / max(1, tokens))
+        if scored.completeness_gap is not None:
+            self.gaps.append(scored.completeness_gap)
+        self.evaluations.append(scored.evaluations)
+        self.undecided += any(segment.undecided for segment in scored.segments)
+        self.unfinished += scored.converged is False
 
     def lines(self) -> Iterator[str]:
         """The summary."""

@@ -1,13 +1,21 @@
 """Files of traces in, files of scored traces out."""
 
-from segattr.dataset.jsonl import BadLine, ScoredWriter, read_scored, read_traces
-from segattr.dataset.runner import score_dataset, score_trace
+from segattr.dataset.jsonl import ScoredWriter, read_scored
+from segattr.dataset.record import SchemaError, ScoredSegment, ScoredTrace
+from segattr.dataset.runner import Kind, Outcome, score_dataset, score_trace, scored_trace
+from segattr.dataset.traces import BadLine, read_traces
 
 __all__ = [
     "BadLine",
+    "read_traces",
+    "ScoredTrace",
+    "ScoredSegment",
+    "SchemaError",
     "ScoredWriter",
     "read_scored",
-    "read_traces",
-    "score_dataset",
+    "Kind",
+    "Outcome",
     "score_trace",
+    "scored_trace",
+    "score_dataset",
 ]

@@ -1,89 +1,19 @@
-"""JSONL in, JSONL out: errors that name the line, and files that survive a crash."""
+"""Files of scored traces: one JSON object a line, whole or not at all, also after a crash."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segattr.dataset.record import RECORD_KEYS
+from segattr.dataset.record import SchemaError, ScoredTrace
+from segattr.dataset.traces import BadLine
 from segattr.trace import Trace
 
-RECORD_START = b'{"id": '
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that holds no trace, and why."""
-
-    line: int
-    error: str
-
-
-def read_traces(
-    path: str | Path, fields: Mapping[str, str] | None = None
-) -> Iterator[tuple[int, Trace | BadLine]]:
-    """Read traces from a UTF-8 JSONL file, one JSON object a line; blank lines are passed over.
-
-    A trace without ``id`` is called by its line, ``"line 12"``. Bad lines come out as `BadLine`, in
-    their place, and the others are read all the same.
-
-    Args:
-        path: The file.
-        fields: Your names for the fields; see `Trace.from_record`.
-
-    Yields:
-        ``(line number from 1, Trace or BadLine)``.
-    """
-    first_line: dict[str, int] = {}
-    with open(path, "rb") as file:
-        for line, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                trace = _parse(raw, line, fields)
-                if (first := first_line.setdefault(str(trace.id), line)) != line:
-                    raise ValueError(
-                        f"id must be unique, got {trace.id!r} again after line {first}. Rename "
-                        "one of them."
-                    )
-            except ValueError as error:
-                yield line, BadLine(line, str(error))
-            except Exception as error:  # whatever a line holds, the others are read
-                yield line, BadLine(line, f"{type(error).__name__}: {error}")
-            else:
-                yield line, trace
-
-
-def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
-    try:
-        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        found = raw[error.start : error.start + 1].hex()
-        raise ValueError(
-            f"the file must be UTF-8, got byte 0x{found} at column {error.start + 1}. Convert it."
-        ) from None
-    try:
-        record = json.loads(text.rstrip(), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("the line must be JSON, got brackets nested too deep.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"the line must be JSON, got {error.msg} at column {error.colno}."
-        ) from None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"the line must be a JSON object, got {type(record).__name__}. Write one trace a line."
-        )
-    trace = Trace.from_record(record, fields)
-    return replace(trace, id=f"line {line}") if trace.id is None else trace
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"the line must be JSON, got {name}, which is none. Use null.")
+RECORD_START = b'{"schema": '
+MARKS = {"schema", "token_scores"}  # records have one of them, those without a schema the latter
 
 
 class ScoredWriter:
@@ -91,61 +21,76 @@ class ScoredWriter:
 
     Args:
         path: The file; made if it does not exist.
-        settings: What this run uses; a file written with other settings is not continued.
+        asked: What this run was asked for; a file that was asked something else is not continued.
         resume: Continue an existing file. A last line that a crash cut short is removed.
         overwrite: Replace an existing file.
 
     Raises:
         FileExistsError: If the file has content and neither ``resume`` nor ``overwrite`` is set.
-        ValueError: If it was written with other settings, or is not a file of scored traces.
+        ValueError: If it was asked something else, or is not a file of scored traces.
         OSError: If it cannot be written.
     """
 
     def __init__(
         self,
         path: str | Path,
-        settings: Mapping[str, Any],
+        asked: Mapping[str, Any] | None = None,
         *,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.settings = json.loads(json.dumps(settings))
-        self.done: set[str] = set()
+        self.asked = json.loads(json.dumps(asked or {}))
         self.written = 0
         self._replace = overwrite
+        self._done: dict[str, str] = {}
         has_content = self.path.exists() and self.path.stat().st_size > 0
         if has_content and not (resume or overwrite):
             raise FileExistsError(
-                f"{path} must be a new file, got one with content. Pass --resume to continue it, "
-                "--overwrite to replace it."
+                f"{path} must be a new file, got one with content. Pass resume=True to continue "
+                "it, overwrite=True to replace it."
             )
         if has_content and not overwrite:
-            self.done = {str(record["id"]) for record in self._previous()}
+            for scored in read_scored(self.path):
+                self._require_same(scored)
+                self._done[scored.id] = scored.digest
             _drop_partial_line(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
 
-    def _previous(self) -> Iterator[dict[str, Any]]:
-        for record in read_scored(self.path):
-            for name, value in self.settings.items():
-                if record["settings"].get(name) != value:
-                    raise ValueError(
-                        f"{self.path} must have been written with the same settings, got "
-                        f"{name}={record['settings'].get(name)!r} instead of {value!r}. "
-                        "Use these settings, or another file."
-                    )
-            yield record
+    def _require_same(self, scored: ScoredTrace) -> None:
+        for name, value in self.asked.items():
+            if (found := scored.asked.get(name)) != value:
+                raise ValueError(
+                    f"{self.path} must have been written with the same options, got "
+                    f"{name}={found!r} instead of {value!r}. Use these, or another file."
+                )
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; it is in the file when this returns.
+    def holds(self, trace: Trace) -> bool:
+        """Whether the file held this trace before the run.
+
+        Raises:
+            ValueError: If it held another text under the trace's id.
+        """
+        if (digest := self._done.get(str(trace.id))) is None:
+            return False
+        if digest != trace.digest:
+            raise ValueError(
+                f"id must be of one trace, got {trace.id!r}, which is another text in {self.path}. "
+                "Rename one of them, or write another file."
+            )
+        return True
+
+    def write(self, scored: ScoredTrace) -> None:
+        """Append one scored trace; it is in the file when this returns.
 
         A file to overwrite is emptied now, not before there is something to put in its place.
 
         Raises:
             OSError: If it cannot be written in full; then nothing of it is left in the file.
-            ValueError: If the record is not valid JSON.
+            ValueError: If it holds what JSON cannot.
         """
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = json.dumps(scored.to_record(), ensure_ascii=False, allow_nan=False)
+        line = text.encode() + b"\n"
         if self._replace:
             self._file.truncate(0)
             self._replace = False
@@ -170,50 +115,67 @@ class ScoredWriter:
         self._file.close()
 
 
-def read_scored(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read the records that `ScoredWriter` wrote.
+def read_scored(path: str | Path, left_out: list[BadLine] | None = None) -> Iterator[ScoredTrace]:
+    """Read the scored traces of a file.
 
-    A last line without an end, which a crash in the middle of writing leaves, is passed over unless
-    it is whole.
+    A last line that a crash in the middle of writing cut short is passed over.
+
+    Args:
+        path: A file that `ScoredWriter` wrote.
+        left_out: Takes the records that are damaged, each with its line and the reason, while the
+            others are read; without it, the first one is an error.
 
     Raises:
-        ValueError: If a line is not one of them; names the line.
+        ValueError: If the file holds something else, or records of another version of segattr, or a
+            record is damaged and ``left_out`` is None; names the line.
+        OSError: If the file cannot be read.
     """
+    lines: dict[str, int] = {}
     with open(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
             try:
                 record = json.loads(raw)
-            except ValueError:  # neither JSON nor UTF-8
-                if not raw.endswith(b"\n"):
+            except (ValueError, RecursionError):  # neither JSON nor UTF-8, or brackets without end
+                if not raw.endswith(b"\n") and _starts_like_a_record(raw):
                     return
                 record = None
-            whole = isinstance(record, dict) and record.keys() >= RECORD_KEYS
-            if not whole or not isinstance(record["settings"], dict):
-                raise ValueError(
-                    f"{path} must hold scored traces, got something else in line {line}. Check "
-                    "the path."
-                )
-            yield record
+            is_record = isinstance(record, dict) and bool(
+                record.keys() & {"schema", "token_scores"}
+            )
+            try:
+                if not is_record:
+                    raise ValueError("the line must be a scored trace, got something else.")
+                scored = ScoredTrace.from_record(record)
+                if (first := lines.setdefault(scored.id, line)) != line:
+                    raise ValueError(f"id must be unique, got {scored.id!r} as in line {first}.")
+            except SchemaError as error:
+                raise SchemaError(f"{path}, line {line}: {error}") from None
+            except ValueError as error:
+                # What is no scored file at all says so in its first line.
+                if left_out is None or (line == 1 and not is_record):
+                    raise ValueError(f"{path}, line {line}: {error}") from None
+                left_out.append(BadLine(line, str(error)))
+            else:
+                yield scored
+
+
+def _starts_like_a_record(raw: bytes) -> bool:
+    return raw[: len(RECORD_START)] == RECORD_START[: len(raw)]
 
 
 def _drop_partial_line(path: Path) -> None:
     """Cut off a record that a crash left half written; any other unfinished line is an error.
 
-    A whole record that lacks its line's end only, gets it.
+    A whole record that lacks nothing except its line end gets it.
     """
     with open(path, "rb+") as file:
-        end = sum(len(raw) for raw in file if raw.endswith(b"\n"))
-        file.seek(end)
+        stop = sum(len(raw) for raw in file if raw.endswith(b"\n"))
+        file.seek(stop)
         rest = file.read()
         if _is_json(rest):
             file.write(b"\n")
-            return
-        if rest[: len(RECORD_START)] != RECORD_START[: len(rest)]:
-            raise ValueError(
-                f"{path} must hold scored traces, got something else in its last line. Check the "
-                "path."
-            )
-        file.truncate(end)
+        elif _starts_like_a_record(rest):
+            file.truncate(stop)
 
 
 def _is_json(raw: bytes) -> bool:

@@ -1,145 +1,292 @@
-"""One scored trace as a JSON object: everything about it, and back again."""
+"""One scored trace: everything about it, in the fields that stand in a scored file.
+
+The dataclasses below are the schema: what is read is checked against their types. What can be
+derived (labels, masks, tensors) is made when asked for and never stored.
+Axes: ``T`` tokens of the attributed sequence, ``S`` segments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from torch import Tensor
 
 from segattr.attribution import Attribution
-from segattr.scores import SegmentScores
+from segattr.scores import SegmentScorer, SegmentScores, SegmentSums
 from segattr.trace import EncodedTrace, Trace
-from segattr.training.rows import Row
+from segattr.training.rows import Row, training_row
 
-# What every scored record has; `scored_record` puts the id first.
-RECORD_KEYS = {"id", "question", "answer", "segments", "settings", "prompt", "input_ids"}
-RECORD_KEYS |= {
-    "target",
-    "evaluations",
-    "token_scores",
-    "target_logprob",
-    "baseline_logprob",
-    "completeness_gap",
-}
+SCHEMA = 1
+ROUNDING = 1e-9
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Span = tuple[Count, Count]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1 + ROUNDING)]
 
 
-def scored_record(
-    trace: Trace,
-    texts: Sequence[str],
-    attribution: Attribution,
-    scores: SegmentScores,
-    row: Row,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return everything about one scored trace as a JSON object.
+class SchemaError(ValueError):
+    """A record of another version of segattr, or of another program."""
 
-    The columns of the row stand at the top level, so the file can be given to a trainer as it is.
-    ``texts`` are the segments' tokens as text: exactly what carries loss if the segment is kept.
-    ``tail_ids`` are the tokens that were attributed after the reasoning: stub, answer, closing.
+
+@dataclass(frozen=True)
+class ScoredSegment:
+    """One segment: where it is, its sums, its scores, and what became of it.
+
+    Args:
+        characters: Its half-open span in the reasoning.
+        tokens: Its half-open span in ``input_ids``.
+        signed: Sum of its token scores, in nats.
+        absolute: Sum of their absolute values.
+        squares: Sum of their squares.
+        strength: Share of the trace's strength.
+        consistency: Direction consistency; 1 means that all tokens push the same way.
+        effective_tokens: How many tokens carry the attribution.
+        important: Whether the scorer chose it.
+        kept: Whether it carries loss.
+        undecided: Whether the estimated error could change ``kept``; None without an estimate.
+        signed_error: Estimated absolute error of ``signed``; None if none could be estimated. So
+            are the next three.
+        absolute_error: Likewise of ``absolute``.
+        strength_error: Likewise of ``strength``.
+        consistency_error: Likewise of ``consistency``.
     """
-    encoded = attribution.encoded
-    undecided = torch.zeros_like(scores.kept) if scores.undecided is None else scores.undecided
-    columns = zip(
-        texts,
-        encoded.segments,
-        scores.strength.tolist(),
-        scores.consistency.tolist(),
-        scores.effective_tokens.tolist(),
-        scores.important.tolist(),
-        scores.kept.tolist(),
-        undecided.tolist(),
-        strict=True,
-    )
-    return {
-        "id": trace.id,
-        "question": trace.question,
-        "answer": trace.answer,
-        "segments": [
-            {
-                "text": text,
-                "span": span,
-                "strength": strength,
-                "consistency": consistency,
-                "effective_tokens": effective,
-                "important": important,
-                "kept": kept,
-                "undecided": unsure,
-            }
-            for text, span, strength, consistency, effective, important, kept, unsure in columns
-        ],
-        "target_logprob": attribution.target_logprob,
-        "baseline_logprob": attribution.baseline_logprob,
-        "completeness_gap": attribution.completeness_gap,
-        "evaluations": attribution.evaluations,
-        "converged": attribution.converged,
-        "token_scores": [float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
-        "prompt": encoded.prompt,
-        "target": encoded.target,
-        "tail_ids": encoded.input_ids[encoded.reasoning[1] :].tolist(),
-        **row,
-        "settings": dict(settings),
-        "metadata": dict(trace.metadata),
-    }
+
+    characters: Span
+    tokens: Span
+    signed: float
+    absolute: Amount
+    squares: Amount
+    strength: Share
+    consistency: Share
+    effective_tokens: Amount
+    important: bool
+    kept: bool
+    undecided: bool | None = None
+    signed_error: Amount | None = None
+    absolute_error: Amount | None = None
+    strength_error: Amount | None = None
+    consistency_error: Amount | None = None
 
 
-def reasoning_tokens(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens in kept segments, and in all segments, of a scored record."""
-    lengths = [(stop - start) for start, stop in (s["span"] for s in record["segments"])]
-    kept = (n for n, s in zip(lengths, record["segments"], strict=True) if s["kept"])
-    return sum(kept), sum(lengths)
+@dataclass(frozen=True, repr=False)
+class ScoredTrace:
+    """One trace with its attribution, its segments and what made them.
 
-
-def attribution_of(record: Mapping[str, Any]) -> Attribution:
-    """Return the attribution that a record was written from, for another selection.
-
-    It has no ``segment_samples``, so nothing scored from it is called undecided.
+    Args:
+        schema: Version of these fields.
+        id: Name of the trace.
+        digest: Of question, reasoning and answer: `Trace.digest`.
+        question: As in `Trace`; so are the next three.
+        reasoning: Verbatim.
+        answer: Verbatim.
+        response: Verbatim.
+        segments: ``S`` segments, in order.
+        prompt: Tokens before the reasoning, a span.
+        target: The answer's tokens, a span.
+        input_ids: The attributed sequence: prompt, reasoning, stub, answer, closing; ``[T]``.
+        response_ids: The tokens that follow the reasoning in the training text.
+        token_scores: Signed attribution of each token, ``[T]``; None where it was not kept.
+        target_logprob: F(x), in nats.
+        baseline_logprob: F(x'), in nats; None for methods without a baseline.
+        completeness_gap: See `Attribution`; None for methods without a baseline.
+        evaluations: Gradient evaluations that were spent.
+        converged: Whether the method is sure; None if it cannot tell.
+        method: Name of the attribution method.
+        ran: What really ran: `Attribution.settings`.
+        scorer: What chose the kept segments.
+        asked: What the user asked for, such as the options of the command.
+        metadata: The trace's own.
 
     Raises:
-        ValueError: If the record is not whole.
+        ValueError: If the fields contradict each other.
+        SchemaError: If ``schema`` is another one.
     """
-    if "tail_ids" not in record:
-        raise ValueError(
-            f"record {record['id']!r} must have tail_ids to be selected from anew, got a file of "
-            "an earlier version. Score the traces again."
+
+    schema: int
+    id: str
+    digest: str
+    question: str | list[dict[str, Any]]
+    reasoning: str
+    answer: str
+    response: str | None
+    segments: list[ScoredSegment]
+    prompt: Span
+    target: Span
+    input_ids: list[Count]
+    response_ids: list[Count]
+    token_scores: list[float] | None
+    target_logprob: float
+    baseline_logprob: float | None
+    completeness_gap: Amount | None
+    evaluations: Count
+    converged: bool | None
+    method: str
+    ran: dict[str, Any]
+    scorer: SegmentScorer
+    asked: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _require_schema(self.schema)
+        if self.digest != self.trace.digest:
+            raise ValueError(
+                f"digest must be that of question, reasoning and answer, got {self.digest!r}. The "
+                "texts were changed after scoring: score the trace again."
+            )
+        if self.token_scores is not None and len(self.token_scores) != len(self.input_ids):
+            raise ValueError(
+                f"token_scores must be one of each of the {len(self.input_ids)} input_ids, got "
+                f"{len(self.token_scores)}."
+            )
+        if (stop := self.segments[-1].characters[1] if self.segments else 0) > len(self.reasoning):
+            raise ValueError(
+                f"characters must stay inside the reasoning's {len(self.reasoning)}, got {stop}."
+            )
+        for name, number in self._numbers():
+            if not math.isfinite(number):
+                raise ValueError(f"{name} must be finite, got {number}.")
+        _ = self.encoded  # checks the spans
+
+    def _numbers(self) -> list[tuple[str, float]]:
+        segments = [
+            (f"segments[{index}].{name}", value)
+            for index, segment in enumerate(self.segments)
+            for name, value in vars(segment).items()
+            if isinstance(value, float)
+        ]
+        own = [(name, value) for name, value in vars(self).items() if isinstance(value, float)]
+        return [*own, *segments, *(("token_scores", score) for score in self.token_scores or ())]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ScoredTrace:
+        """Read a JSON object that `to_record` made, and check it.
+
+        Raises:
+            SchemaError: If it is of another schema.
+            ValueError: If a field is missing, of another type or contradicts another; names it.
+        """
+        _require_schema(record.get("schema"))
+        try:
+            return msgspec.convert(dict(record), cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"the scored trace must be whole, got {error}.") from None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the fields as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The texts."""
+        return Trace(
+            question=self.question,
+            reasoning=self.reasoning,
+            answer=self.answer,
+            response=self.response,
+            id=self.id,
+            metadata=self.metadata,
         )
-    spans = [segment["span"] for segment in record["segments"]]
-    stop = spans[-1][1] if spans else 0
-    tokens, scores = stop + len(record["tail_ids"]), record["token_scores"]
-    if not spans or len(scores) != tokens or None in scores:
-        raise ValueError(
-            f"record {record['id']!r} must have segments and a score for each of its {tokens} "
-            f"attributed tokens, got {len(spans)} and {len(scores)}. Score the trace again."
+
+    @cached_property
+    def encoded(self) -> EncodedTrace:
+        """The tokens and their spans."""
+        return EncodedTrace(
+            input_ids=torch.tensor(self.input_ids, dtype=torch.int64),
+            prompt=self.prompt,
+            segments=[segment.tokens for segment in self.segments],
+            target=self.target,
+            response_ids=torch.tensor(self.response_ids, dtype=torch.int64),
+            id=self.id,
+            characters=[segment.characters for segment in self.segments],
         )
-    encoded = EncodedTrace(
-        input_ids=torch.tensor(record["input_ids"][:stop] + record["tail_ids"]),
-        prompt=record["prompt"],
-        segments=spans,
-        target=record["target"],
-        response_ids=torch.tensor(record["input_ids"][stop:], dtype=torch.int64),
-        id=record["id"],
-    )
-    return Attribution(
-        token_scores=torch.tensor(record["token_scores"]),
-        encoded=encoded,
-        target_logprob=record["target_logprob"],
-        baseline_logprob=record["baseline_logprob"],
-        evaluations=record["evaluations"],
-        settings=dict(record["settings"]),
-        converged=record.get("converged"),
-    )
+
+    @property
+    def scores(self) -> SegmentScores:
+        """The segments' scores as recorded, without their errors."""
+        return SegmentScores(
+            strength=self._column("strength"),
+            consistency=self._column("consistency"),
+            effective_tokens=self._column("effective_tokens"),
+            important=self._column("important", torch.bool),
+            kept=self._column("kept", torch.bool),
+        )
+
+    @property
+    def sums(self) -> SegmentSums:
+        """What `SegmentScorer.select` chooses anew from, without token scores."""
+        lengths = [stop - start for start, stop in self.encoded.segments]
+        return SegmentSums(
+            signed=self._column("signed"),
+            absolute=self._column("absolute"),
+            squares=self._column("squares"),
+            lengths=torch.tensor(lengths),
+        )
+
+    @property
+    def attribution(self) -> Attribution:
+        """The attribution, without its estimated errors.
+
+        Raises:
+            ValueError: If the token scores were not kept.
+        """
+        if self.token_scores is None:
+            raise ValueError(
+                f"trace {self.id!r} must have token_scores, got a record without. Score it again."
+            )
+        return Attribution(
+            token_scores=torch.tensor(self.token_scores),
+            encoded=self.encoded,
+            target_logprob=self.target_logprob,
+            baseline_logprob=self.baseline_logprob,
+            evaluations=self.evaluations,
+            converged=self.converged,
+            method=self.method,
+            settings=self.ran,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The segments' texts, ``S``."""
+        return [self.reasoning[slice(*segment.characters)] for segment in self.segments]
+
+    @property
+    def reasoning_tokens(self) -> tuple[int, int]:
+        """Tokens in kept segments, and in all segments."""
+        lengths = [stop - start for start, stop in self.encoded.segments]
+        kept = [n for n, s in zip(lengths, self.segments, strict=True) if s.kept]
+        return sum(kept), sum(lengths)
+
+    def row(self, **options: Any) -> Row:
+        """Return the training row of the kept segments; ``options`` as in `training_row`."""
+        return training_row(self.encoded, self.scores, **options)
+
+    def __repr__(self) -> str:
+        kept, tokens = self.reasoning_tokens
+        return (
+            f"ScoredTrace({self.id!r}, {self.method}, {len(self.segments)} segments, {kept} of "
+            f"{tokens} reasoning tokens kept)"
+        )
+
+    def _column(self, name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.tensor([getattr(segment, name) for segment in self.segments], dtype=dtype)
 
 
-def scores_of(record: Mapping[str, Any]) -> SegmentScores:
-    """Return the segment scores as recorded, without their errors."""
+def plain_question(question: Any) -> str | list[dict[str, Any]]:
+    """Return a question as JSON has it."""
+    return question if isinstance(question, str) else [dict(message) for message in question]
 
-    def column(name: str, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor([segment[name] for segment in record["segments"]], dtype=dtype)
 
-    return SegmentScores(
-        strength=column("strength", torch.float64),
-        consistency=column("consistency", torch.float64),
-        effective_tokens=column("effective_tokens", torch.float64),
-        important=column("important", torch.bool),
-        kept=column("kept", torch.bool),
-    )
+def _require_schema(found: Any) -> None:
+    if found != SCHEMA:
+        raise SchemaError(
+            f"a scored trace must be of schema {SCHEMA}, got {found!r}: another version of segattr "
+            "wrote it. Score the traces again with this one."
+        )

@@ -2,94 +2,183 @@
 
 from __future__ import annotations
 
+import enum
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segattr.dataset.jsonl import BadLine, ScoredWriter
-from segattr.dataset.record import scored_record
-from segattr.encoding import encode
-from segattr.ig.fast_ig import FastIG
-from segattr.scores import SegmentScorer
-from segattr.trace import Trace, TraceTooLongError
-from segattr.training.rows import training_row
+from torch import Tensor
 
-Record = dict[str, Any]
+from segattr.attribution import Attribution, Method
+from segattr.dataset.jsonl import ScoredWriter
+from segattr.dataset.record import (
+    SCHEMA,
+    ScoredSegment,
+    ScoredTrace,
+    plain_question,
+)
+from segattr.dataset.traces import BadLine
+from segattr.scores import SegmentScorer, SegmentScores, segment_sums
+from segattr.trace import EncodedTrace, Trace, TraceTooLongError
+
+
+class Kind(enum.Enum):
+    """What can become of a line."""
+
+    SCORED = "scored"
+    DONE = "done before"
+    TOO_LONG = "too long"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one line of the input."""
+    """What became of one line of the input: a scored trace, or why there is none."""
 
     line: int
-    kind: str  # "scored", "done before", or with an error "too long" or "failed"
-    record: Record | None = None
+    kind: Kind
+    scored: ScoredTrace | None = None
     error: str | None = None
     seconds: float = 0.0
 
 
 def score_trace(
-    ig: FastIG, scorer: SegmentScorer, trace: Trace, encoding: Mapping[str, Any], settings: Record
-) -> Record:
-    """Encode, attribute and score one trace; return its record (see `scored_record`).
+    trace: Trace,
+    encoded: EncodedTrace,
+    method: Method,
+    scorer: SegmentScorer,
+    asked: Mapping[str, Any] | None = None,
+) -> ScoredTrace:
+    """Attribute and score one trace.
 
     Args:
-        ig: The attribution method, with its tokenizer.
-        scorer: The segment scorer.
-        trace: The trace.
-        encoding: Keyword arguments of `encode`.
-        settings: Written into the record as they are.
+        trace: Its texts.
+        encoded: Its tokens, from `segattr.encode`.
+        method: Any attribution method.
+        scorer: What chooses the segments to keep.
+        asked: What the user asked for; recorded as it is.
+
+    Raises:
+        ValueError: If the trace cannot be attributed or scored.
     """
-    if ig.tokenizer is None:
+    attribution = method.attribute(encoded)
+    return scored_trace(trace, attribution, scorer, asked)
+
+
+def scored_trace(
+    trace: Trace,
+    attribution: Attribution,
+    scorer: SegmentScorer,
+    asked: Mapping[str, Any] | None = None,
+) -> ScoredTrace:
+    """Score an attribution, and put together all that is known about its trace."""
+    encoded = attribution.encoded
+    return ScoredTrace(
+        schema=SCHEMA,
+        id=str(trace.id or ""),
+        digest=trace.digest,
+        question=plain_question(trace.question),
+        reasoning=trace.reasoning,
+        answer=trace.answer,
+        response=trace.response,
+        segments=_segments(attribution, scorer.score(attribution)),
+        prompt=encoded.prompt,
+        target=encoded.target,
+        input_ids=encoded.input_ids.tolist(),
+        response_ids=encoded.response_ids.tolist(),
+        # 9 digits give every float32 back.
+        token_scores=[float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
+        target_logprob=attribution.target_logprob,
+        baseline_logprob=attribution.baseline_logprob,
+        completeness_gap=attribution.completeness_gap,
+        evaluations=attribution.evaluations,
+        converged=attribution.converged,
+        method=attribution.method,
+        ran=dict(attribution.settings),
+        scorer=scorer,
+        asked=dict(asked or {}),
+        metadata=dict(trace.metadata),
+    )
+
+
+def _segments(attribution: Attribution, scores: SegmentScores) -> list[ScoredSegment]:
+    encoded = attribution.encoded
+    if encoded.characters is None:
         raise ValueError(
-            "FastIG must have its tokenizer to score traces given as text, got None. Pass "
-            "tokenizer=."
+            "an encoded trace must know its segments' characters to be recorded, got one built by "
+            "hand. Use segattr.encode."
         )
-    encoded = encode(trace, ig.tokenizer, **encoding)
-    attribution = ig.attribute(encoded)
-    scores = scorer.score(attribution)
-    texts = [
-        str(ig.tokenizer.decode(encoded.input_ids[start:stop])) for start, stop in encoded.segments
-    ]
-    return scored_record(trace, texts, attribution, scores, training_row(encoded, scores), settings)
+    sums = segment_sums(attribution.token_scores, encoded.segments)
+    columns: dict[str, list[Any]] = {
+        "characters": list(encoded.characters),
+        "tokens": list(encoded.segments),
+        **{name: getattr(sums, name).tolist() for name in ("signed", "absolute", "squares")},
+        "strength": scores.strength.tolist(),
+        "consistency": scores.consistency.tolist(),
+        "effective_tokens": scores.effective_tokens.tolist(),
+        "important": scores.important.tolist(),
+        "kept": scores.kept.tolist(),
+    }
+    if scores.undecided is not None:
+        columns["undecided"] = scores.undecided.tolist()
+        columns["strength_error"] = _known(scores.strength_error)
+        columns["consistency_error"] = _known(scores.consistency_error)
+    if (samples := attribution.segment_samples) is not None:
+        errors = (samples[1:] - samples[0]).abs().amax(0)
+        columns["signed_error"] = _known(errors[:, 0])
+        columns["absolute_error"] = _known(errors[:, 1])
+    rows = zip(*columns.values(), strict=True)
+    return [ScoredSegment(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _known(errors: Tensor | None) -> list[float | None]:
+    """Errors as numbers; None where none could be estimated."""
+    assert errors is not None
+    return [error if math.isfinite(error) else None for error in errors.tolist()]
 
 
 def score_dataset(
     traces: Iterable[tuple[int, Trace | BadLine]],
-    ig: FastIG,
+    encode: Callable[[Trace], EncodedTrace],
+    method: Method,
     scorer: SegmentScorer,
     writer: ScoredWriter,
-    *,
-    encoding: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
-    """Score traces one after another and write each record as soon as it is there.
+    """Score traces one after another and write each as soon as it is there.
 
-    One bad trace does not stop the others: whatever `score_trace` raises becomes an outcome. Only
-    a file that cannot be written (OSError) ends the run.
+    One bad trace does not stop the others: whatever it raises becomes an outcome. Only a file that
+    cannot be written (OSError) stops the run.
+
+    Args:
+        traces: As from `read_traces`.
+        encode: Makes tokens of a trace, such as ``partial(segattr.encode, tokenizer=tokenizer)``.
+        method: Any attribution method.
+        scorer: What chooses the segments to keep.
+        writer: Where the scored traces go.
 
     Yields:
-        One `Outcome` a line, in order; traces the writer's file already holds are passed over as
-        ``"done before"``.
+        One `Outcome` a line, in order; traces that the writer's file already holds are passed over.
     """
     for line, trace in traces:
         if isinstance(trace, BadLine):
-            yield Outcome(line, "failed", error=trace.error)
-            continue
-        if trace.id in writer.done:
-            yield Outcome(line, "done before")
+            yield Outcome(line, Kind.FAILED, error=trace.error)
             continue
         began = time.perf_counter()
         try:
-            record = score_trace(ig, scorer, trace, encoding or {}, writer.settings)
-            writer.write(record)
+            if writer.holds(trace):
+                yield Outcome(line, Kind.DONE)
+                continue
+            scored = score_trace(trace, encode(trace), method, scorer, writer.asked)
+            writer.write(scored)
         except OSError:  # the file, not the trace: nothing after it could be written either
             raise
         except TraceTooLongError as error:
-            yield Outcome(line, "too long", error=str(error))
+            yield Outcome(line, Kind.TOO_LONG, error=str(error))
         except (ValueError, FloatingPointError, MemoryError) as error:
-            yield Outcome(line, "failed", error=str(error))
+            yield Outcome(line, Kind.FAILED, error=str(error))
         except Exception as error:  # such as a chat template's own complaint
-            yield Outcome(line, "failed", error=f"{type(error).__name__}: {error}")
+            yield Outcome(line, Kind.FAILED, error=f"{type(error).__name__}: {error}")
         else:
-            yield Outcome(line, "scored", record, seconds=time.perf_counter() - began)
+            yield Outcome(line, Kind.SCORED, scored, seconds=time.perf_counter() - began)

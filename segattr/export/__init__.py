@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segattr import __version__
+from segattr.dataset.record import ScoredTrace
 from segattr.export.files import is_ours
 from segattr.export.formats import TRAINERS, Format
 from segattr.export.guide import guide
@@ -45,7 +46,7 @@ class Exported:
         cut: Ids of the traces that were cut to ``max_length``.
         as_tokens: Rows that the trainer would read otherwise as text; they are in a file of tokens
             instead.
-        scored_with: The settings of the first record.
+        scored_with: What was asked when the first record was scored.
     """
 
     rows: int = 0
@@ -60,7 +61,7 @@ class Exported:
 
 
 def export(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[ScoredTrace],
     to: str,
     out: str | Path,
     variant: Variant | None = None,
@@ -176,7 +177,7 @@ def _writable_names() -> set[str]:
 
 
 def _write(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[ScoredTrace],
     target: Format,
     variant: Variant,
     tokenizer: Any,
@@ -198,7 +199,7 @@ def _write(
 
 
 def _rows(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[ScoredTrace],
     variant: Variant,
     target: Format,
     tokenizer: Any,
@@ -206,8 +207,8 @@ def _rows(
 ) -> Iterator[Row]:
     """The records' rows; counts them, and notes which records give none."""
     for record in records:
-        exported.scored_with = exported.scored_with or record["settings"]
-        name = str(record["id"])
+        exported.scored_with = exported.scored_with or record.asked
+        name = record.id
         try:
             row, is_cut = _row(record, variant)
             if target.check is not None:
@@ -225,7 +226,7 @@ def _rows(
             yield row
 
 
-def _row(record: Mapping[str, Any], variant: Variant) -> tuple[Row, bool]:
+def _row(record: ScoredTrace, variant: Variant) -> tuple[Row, bool]:
     """A record's row, and whether it had to be cut."""
     try:
         return replace(variant, too_long="error").row(record), False

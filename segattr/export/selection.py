@@ -5,18 +5,16 @@ One night's attribution makes all of them; none needs the model again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segattr.attribution import Attribution
-from segattr.dataset.record import attribution_of, scores_of
-from segattr.scores import SegmentScorer, SegmentScores
+from segattr.dataset.record import ScoredTrace
+from segattr.scores import SegmentScores
 from segattr.training.rows import Row, training_row
-from segattr.training.weights import strength_weights, top_tokens
+from segattr.training.weights import random_segments, strength_weights, top_tokens
 
 SELECTIONS = {
     "scored": "the segments that are kept in the file",
@@ -82,46 +80,36 @@ class Variant:
                 "select='important', or leave it out."
             )
 
-    def row(self, record: Mapping[str, Any]) -> Row:
-        """Return the training row of a scored record; see `training_row`.
+    def row(self, scored: ScoredTrace) -> Row:
+        """Return the training row of a scored trace; see `training_row`.
 
         Raises:
             TraceTooLongError: If it is too long, and not to be cut.
             ValueError: If nothing of it would carry loss, or the record lacks what it needs.
         """
-        attribution = attribution_of(record)
         return training_row(
-            attribution.encoded,
-            weights=self._weights(record, attribution),
+            scored.encoded,
+            weights=self._weights(scored),
             prune=self.prune,
             train_response=self.train_response,
             max_length=self.max_length,
             too_long=self.too_long,
         )
 
-    def _weights(self, record: Mapping[str, Any], attribution: Attribution) -> Tensor:
+    def _weights(self, scored: ScoredTrace) -> Tensor:
         if self.select in ("top-tokens", "top-signed-tokens"):
-            return top_tokens(attribution, self.share, signed=self.select != "top-tokens")
-        scores = self._scores(record, attribution)
-        kept = torch.ones_like(scores.kept) if self.select == "all" else scores.kept
+            return top_tokens(scored.attribution, self.share, signed=self.select != "top-tokens")
+        scores = self._scores(scored)
+        kept = scores.kept
+        if self.select == "all":
+            kept = torch.ones_like(kept)
+        elif self.select == "random":
+            kept = random_segments(scored.encoded, scores, seed=self.seed)
         return kept * strength_weights(scores) if self.weights == "strength" else kept
 
-    def _scores(self, record: Mapping[str, Any], attribution: Attribution) -> SegmentScores:
+    def _scores(self, scored: ScoredTrace) -> SegmentScores:
         if self.select in ("scored", "all"):
-            return scores_of(record)
-        scorer = SegmentScorer(
-            tau=self._threshold("tau", record),
-            beta=1.0 if self.select == "high-strength" else self._threshold("beta", record),
-            select="random" if self.select == "random" else "important",
-            seed=self.seed,
-        )
-        return scorer.score(attribution)
-
-    def _threshold(self, name: str, record: Mapping[str, Any]) -> float:
-        value = getattr(self, name)
-        value = record["settings"].get(name) if value is None else value
-        if value is None:
-            raise ValueError(
-                f"{name} must be given, since the settings of record {record['id']!r} have none."
-            )
-        return float(value)
+            return scored.scores
+        given = {"tau": self.tau, "beta": 1.0 if self.select == "high-strength" else self.beta}
+        anew: Any = {name: value for name, value in given.items() if value is not None}
+        return replace(scored.scorer, **anew).select(scored.sums)

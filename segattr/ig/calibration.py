@@ -20,13 +20,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from segattr.attribution import Attribution, completeness_gap
+from segattr.attribution import completeness_gap
 from segattr.ig.baseline import baseline_token
 from segattr.ig.fast_ig import PAPER, FastIG
 from segattr.ig.rules import Rule, describe_baseline, fingerprint
 from segattr.quadrature.integral import nodes_and_weights
 from segattr.quadrature.refinement import Refinement, refine
-from segattr.scores import SegmentScorer, jaccard
+from segattr.scores import jaccard
 from segattr.trace import EncodedTrace, Trace
 
 GRID = 65
@@ -212,9 +212,8 @@ def _judge(trace: Sampled, scores: Tensor, ig: FastIG) -> tuple[float, float, fl
     """Error, completeness gap and agreement of the kept segments on one held-out trace."""
     error = float((scores - trace.reference).norm() / trace.reference.norm())
     scorer = ig.scorer or PAPER
-    ours, theirs = (_kept(scorer, trace, s) for s in (scores, trace.reference))
+    ours, theirs = (
+        scorer.score_tokens(tokens, trace.encoded.segments).kept
+        for tokens in (scores, trace.reference)
+    )
     return error, completeness_gap(scores, trace.change), jaccard(ours, theirs)
-
-
-def _kept(scorer: SegmentScorer, trace: Sampled, scores: Tensor) -> Tensor:
-    return scorer.score(Attribution(scores, trace.encoded, 0.0, None, 0)).kept

@@ -7,14 +7,14 @@ characters as ``\\x1b``.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from segattr.dataset.record import reasoning_tokens
+from segattr.dataset.record import ScoredSegment, ScoredTrace
 
 BAR = 20
 # They reorder the text around them, so that it reads as something else.
@@ -64,63 +64,70 @@ def _shown(thing: Any) -> Any:
     return thing
 
 
-def print_trace(record: Mapping[str, Any], console: Console) -> None:
-    """Print one record of a scored file.
+def print_trace(scored: ScoredTrace, console: Console, labels: Sequence[str] | None = None) -> None:
+    """Print a scored trace.
 
     A mark stands before every segment, so kept and dropped can be told apart without colours too.
+
+    Args:
+        scored: The trace.
+        console: Where to print it.
+        labels: What is known about each segment, printed beside its scores, ``[S]``.
     """
-    console.print(Rule(Text(f"trace {record['id']}"), align="left"))
-    console.print(Text(f"question  {_question(record['question'])}"))
-    console.print(Text(f"answer    {record['answer']}"))
-    console.print(Text(_facts(record)))
-    strongest = max(segment["strength"] for segment in record["segments"])
-    for number, segment in enumerate(record["segments"], start=1):
+    console.print(Rule(Text(f"trace {scored.id}"), align="left"))
+    console.print(Text(f"question  {_question(scored.question)}"))
+    console.print(Text(f"answer    {scored.answer}"))
+    console.print(Text(_facts(scored)))
+    strongest = max(segment.strength for segment in scored.segments)
+    for number, (segment, text) in enumerate(zip(scored.segments, scored.texts, strict=True)):
+        label = "" if labels is None else f"  [{labels[number]}]"
         console.print()
-        console.print(_heading(number, segment, strongest))
-        console.print(Text(segment["text"].strip("\n"), style="bold" if segment["kept"] else "dim"))
+        console.print(_heading(number + 1, segment, strongest, label))
+        console.print(Text(text.strip("\n"), style="bold" if segment.kept else "dim"))
     console.print()
-    console.print(Text(_summary(record)))
+    console.print(Text(_summary(scored)))
 
 
-def _heading(number: int, segment: Mapping[str, Any], strongest: float) -> Text:
-    filled = round(BAR * segment["strength"] / strongest)
-    verdict = "kept" if segment["kept"] else "dropped"
-    if segment["kept"] and not segment["important"]:
+def _heading(number: int, segment: ScoredSegment, strongest: float, label: str) -> Text:
+    filled = round(BAR * segment.strength / strongest) if strongest else 0
+    verdict = "kept" if segment.kept else "dropped"
+    if segment.kept and not segment.important:
         verdict = "kept as an end"
-    if segment.get("undecided"):
+    if segment.undecided:
         verdict += ", undecided"
-    mark, style = ("+", "green") if segment["kept"] else ("-", "red dim")
-    kind = f"  [{segment['kind']}]" if "kind" in segment else ""
+    mark, style = ("+", "green") if segment.kept else ("-", "red dim")
     text = (
         f"{mark} {number:>3}  {'█' * filled}{'░' * (BAR - filled)}  strength "
-        f"{segment['strength']:6.1%}"
-        f"  consistency {segment['consistency']:.2f}  {verdict}{kind}"
+        f"{segment.strength:6.1%}  consistency {segment.consistency:.2f}  {verdict}{label}"
     )
     return Text(text, style=style)
 
 
-def _facts(record: Mapping[str, Any]) -> str:
-    settings = record["settings"]
+def _facts(scored: ScoredTrace) -> str:
+    start, gap, rule = "", "", ""
+    if scored.baseline_logprob is not None:
+        baseline = scored.ran.get("baseline", "")
+        start = f"{scored.baseline_logprob:.2f} at the {baseline} baseline, "
+    if scored.completeness_gap is not None:
+        gap = f", completeness gap {scored.completeness_gap:.1%}"
+    if "rule" in scored.ran:
+        rule = f" ({scored.ran['rule']})"
     return (
-        f"log p(answer) {record['baseline_logprob']:.2f} at the {settings['baseline']} baseline, "
-        f"{record['target_logprob']:.2f} with the trace; "
-        f"{record['evaluations']} points ({settings['rule']}), completeness gap "
-        f"{record['completeness_gap']:.1%}"
-        f"{', not converged' if record.get('converged') is False else ''}"
+        f"log p(answer) {start}{scored.target_logprob:.2f} with the trace; {scored.evaluations} "
+        f"evaluations{rule}{gap}{', not converged' if scored.converged is False else ''}"
     )
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    flags = [segment["kept"] for segment in record["segments"]]
-    kept, tokens = reasoning_tokens(record)
-    settings = record["settings"]
+def _summary(scored: ScoredTrace) -> str:
+    flags = [segment.kept for segment in scored.segments]
+    kept, tokens = scored.reasoning_tokens
     return (
         f"{sum(flags)} of {len(flags)} segments kept, {kept} of {tokens} reasoning tokens "
-        f"({kept / tokens:.0%}); tau {settings['tau']}, beta {settings['beta']}"
+        f"({kept / max(1, tokens):.0%}); tau {scored.scorer.tau}, beta {scored.scorer.beta}"
     )
 
 
-def _question(question: str | list[Mapping[str, str]]) -> str:
+def _question(question: str | list[dict[str, Any]]) -> str:
     if isinstance(question, str):
         return question
     return "\n".join(f"{message['role']}: {message['content']}" for message in question)

@@ -39,28 +39,19 @@ def test_score_then_show(traces, tmp_path, capsys):
     assert "traces/min" in summary
     assert "in the median, above 5% for 3 traces" in summary  # two points are far too few
     records = list(read_scored(out))
-    assert [record["id"] for record in records] == ["easy-01", "easy-02", "easy-03"]
+    assert [record.id for record in records] == ["easy-01", "easy-02", "easy-03"]
     for record in records:
-        columns = ("input_ids", "labels", "attention_mask", "assistant_masks", "loss_weights")
-        assert len({len(record[name]) for name in columns}) == 1
-        assert sum(segment["strength"] for segment in record["segments"]) == pytest.approx(1)
-        assert (record["evaluations"], record["settings"]["tau"], record["settings"]["rule"]) == (
-            2,
-            0.5,
-            "midpoint",
-        )
+        assert sum(segment.strength for segment in record.segments) == pytest.approx(1)
+        assert (record.evaluations, record.scorer.tau, record.ran["rule"]) == (2, 0.5, "midpoint")
 
     assert main(["show", str(out), "--id", "easy-02"]) == 0
     shown = capsys.readouterr().out
     assert "trace easy-02" in shown
-    for number, segment in enumerate(records[1]["segments"], start=1):
-        assert segment["text"].strip("\n") in shown
-        mark = "+" if segment["kept"] else "-"
+    for number, segment in enumerate(records[1].segments, start=1):
+        assert records[1].texts[number - 1].strip("\n") in shown
+        mark = "+" if segment.kept else "-"
         assert f"{mark} {number:>3}  " in shown
-        assert (
-            f"strength {segment['strength']:6.1%}  consistency {segment['consistency']:.2f}"
-            in shown
-        )
+        assert f"strength {segment.strength:6.1%}  consistency {segment.consistency:.2f}" in shown
 
 
 def test_the_scored_file_is_a_training_set(traces, tmp_path):
@@ -68,7 +59,7 @@ def test_the_scored_file_is_a_training_set(traces, tmp_path):
 
     out = tmp_path / "out.jsonl"
     main(["score", str(traces), *MODEL, "--out", str(out)])
-    batch = LossMaskCollator(0)(list(read_scored(out)))
+    batch = LossMaskCollator(0)([scored.row() for scored in read_scored(out)])
     assert batch["labels"].shape[0] == 3
 
 
@@ -199,13 +190,13 @@ def test_own_keywords_and_fields(traces, tmp_path):
     arguments = ["--keywords", str(keywords), "--field", "reasoning=cot"]
     assert main(["score", str(traces), *MODEL, "--out", str(out), *arguments]) == 0
     (scored,) = read_scored(out)
-    assert len(scored["segments"]) == record["cot"].count("\n\nWait") + 1
+    assert len(scored.segments) == record["cot"].count("\n\nWait") + 1
 
 
 def test_show_refuses_what_it_cannot_show(tmp_path, capsys, traces):
     assert main(["show", str(tmp_path / "missing.jsonl")]) == 2
     assert main(["show", str(traces)]) == 2
-    assert "must hold scored traces, got something else in line 1" in capsys.readouterr().err
+    assert "line 1: the line must be a scored trace, got something else" in capsys.readouterr().err
     out = tmp_path / "out.jsonl"
     main(["score", str(traces), *MODEL, "--out", str(out)])
     capsys.readouterr()
@@ -241,21 +232,21 @@ def test_overwrite_keeps_the_old_file_until_there_is_something_new(traces, tmp_p
 
 def test_whatever_one_trace_raises_the_others_are_scored(traces, tmp_path, capsys, monkeypatch):
     """A chat template that refuses a role raises an error of its own kind."""
-    from segattr.dataset import runner
+    from segattr import encoding
 
-    encode = runner.encode
+    encode = encoding.encode
 
     def fail_for_one(trace, *arguments, **settings):
         if trace.id == "easy-02":
             raise LookupError("system role not supported")
         return encode(trace, *arguments, **settings)
 
-    monkeypatch.setattr(runner, "encode", fail_for_one)
+    monkeypatch.setattr(encoding, "encode", fail_for_one)
     out = tmp_path / "out.jsonl"
     assert main(["score", str(traces), *MODEL, "--out", str(out)]) == 1
     errors = capsys.readouterr().err
     assert "traces.jsonl:2: failed: LookupError: system role not supported" in errors
-    assert [record["id"] for record in read_scored(out)] == ["easy-01", "easy-03"]
+    assert [record.id for record in read_scored(out)] == ["easy-01", "easy-03"]
 
 
 def test_names_with_brackets_are_shown_as_they_are(traces, tmp_path, capsys):
@@ -330,8 +321,8 @@ def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
     score = ["score", str(few), *options, "--out", out, "--rule", rule]
     assert main(score) == 0
     for record in read_scored(out):
-        assert re.fullmatch(r"rule\.json [0-9a-f]{12}", record["settings"]["rule"])
-        assert record["evaluations"] == 5 or record["converged"] is not None
+        assert re.fullmatch(r"rule\.json [0-9a-f]{12}", record.asked["rule"])
+        assert record.ran["rule"] == ("calibrated" if record.evaluations == 5 else "auto")
     assert main([*score[:-4], "--overwrite", *score[-4:], "--scope", "all"]) == 2
     assert "must have been fitted to this scope" in capsys.readouterr().err
 
@@ -357,10 +348,10 @@ def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
     assert main([*command, "--tau", "0.5"]) == 0
     assert "traces have undecided segments" in capsys.readouterr().err
     records = list(read_scored(out))
-    unsure = [r for r in records if any(segment["undecided"] for segment in r["segments"])]
+    unsure = [r for r in records if any(segment.undecided for segment in r.segments)]
     assert unsure
-    assert all(record["converged"] is False for record in unsure)
-    assert main(["show", out, "--id", unsure[0]["id"]]) == 0
+    assert all(record.converged is False for record in unsure)
+    assert main(["show", out, "--id", unsure[0].id]) == 0
     shown = capsys.readouterr().out
     assert "not converged" in shown
     assert "undecided" in shown

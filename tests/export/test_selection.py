@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from segattr import TraceTooLongError
+import pytest
+from tiny import make_scored
+
+from segattr import SegmentScorer, TraceTooLongError
+from segattr.dataset import ScoredTrace
 from segattr.export.selection import SELECTIONS, Variant
 
-# Prompt 2, segments 2 + 1 + 3 + 2, stub 1, answer 1; response 2. Strengths by hand:
+# Strengths of `make_scored` by hand:
 # 2/sqrt(2), 3, 6/sqrt(3), 0.2/sqrt(2) = 1.41, 3, 3.46, 0.14; sum 8.02: 18, 37, 43, 2 %.
-SCORES = [0.0, 0.0, 1.0, -1.0, 3.0, 2.0, -2.0, 2.0, 0.1, 0.1, 0.0, 0.0]
-SPANS = [(2, 4), (4, 5), (5, 8), (8, 10)]
 
 
 @pytest.fixture
-def record() -> dict:
-    columns = {"strength": 0.25, "consistency": 0.5, "effective_tokens": 1.0, "important": True}
+def record() -> ScoredTrace:
+    found = make_scored()
     kept = [True, False, False, True]
-    return {
-        "id": "a",
-        "segments": [
-            {"span": list(span), **columns, "kept": flag}
-            for span, flag in zip(SPANS, kept, strict=True)
-        ],
-        "input_ids": [*range(20, 30), 7, 8],
-        "tail_ids": [40, 41],
-        "token_scores": SCORES,
-        "prompt": [0, 2],
-        "target": [11, 12],
-        "target_logprob": -1.0,
-        "baseline_logprob": -9.0,
-        "evaluations": 9,
-        "settings": {"tau": 0.7, "beta": 0.8},
-    }
+    segments = [replace(s, kept=flag) for s, flag in zip(found.segments, kept, strict=True)]
+    return replace(found, segments=segments)
 
 
 def supervised(record, **options) -> list[int]:
@@ -89,8 +77,9 @@ def test_pruning_removes_the_text(record):
 
 
 def test_soft_weights_are_on_what_is_selected(record):
-    for segment, strength in zip(record["segments"], [0.1, 0.2, 0.3, 0.4], strict=True):
-        segment["strength"] = strength
+    strengths = [0.1, 0.2, 0.3, 0.4]
+    segments = [replace(s, strength=x) for s, x in zip(record.segments, strengths, strict=True)]
+    record = replace(record, segments=segments)
     weights = Variant(weights="strength").row(record)["loss_weights"]
     assert weights[:2] == [0, 0]
     assert weights[2:8] == [0.25, 0.25, 0, 0, 0, 0]
@@ -123,8 +112,17 @@ def test_contradictions_are_refused(options, message):
         Variant(**options)
 
 
-def test_a_record_without_thresholds_needs_them(record):
-    record["settings"] = {}
-    with pytest.raises(ValueError, match="tau must be given"):
-        Variant(select="important").row(record)
-    assert supervised(record, select="important", tau=0.7, beta=0.8)
+def test_thresholds_and_normalization_are_as_scored_unless_given(record):
+    """By length, strengths are 1, 3, 2, 0.1 of 6.1: segment 1 alone reaches a tau of 0.4."""
+    scorer = SegmentScorer(tau=0.4, beta=1.0, normalization="length", keep_ends=False)
+    record = replace(record, scorer=scorer)
+    assert supervised(record, select="important") == [24, 7, 8]
+    assert supervised(record, select="important", tau=0.6) == [24, 25, 26, 27, 7, 8]
+
+
+def test_selecting_segments_needs_no_token_scores(record):
+    without = replace(record, token_scores=None)
+    for select in ("important", "high-strength", "random", "scored", "all"):
+        assert supervised(without, select=select) == supervised(record, select=select)
+    with pytest.raises(ValueError, match="'a' must have token_scores, got a record without"):
+        Variant(select="top-tokens").row(without)

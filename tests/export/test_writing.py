@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -29,14 +30,14 @@ WEIGHTED = [name for name, target in TRAINERS.items() if target.weights]
 
 
 @pytest.fixture(scope="module")
-def rows(scored_records):
-    return [Variant().row(record) for record in scored_records]
+def rows(scored_traces):
+    return [Variant().row(record) for record in scored_traces]
 
 
 @pytest.fixture
-def scored_file(scored_records, tmp_path):
+def scored_file(scored_traces, tmp_path):
     path = tmp_path / "scored.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in scored_records))
+    path.write_text("".join(json.dumps(one.to_record()) + "\n" for one in scored_traces))
     return path
 
 
@@ -50,29 +51,29 @@ def jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_trl_gets_labels_and_masks(scored_records, rows, tmp_path):
-    export(scored_records, "trl", tmp_path / "out")
+def test_trl_gets_labels_and_masks(scored_traces, rows, tmp_path):
+    export(scored_traces, "trl", tmp_path / "out")
     names = ("input_ids", "labels", "assistant_masks")
     assert parquet(tmp_path / "out/data.parquet") == [{n: row[n] for n in names} for row in rows]
 
 
-def test_trl_gets_weights_when_there_are_some(scored_records, tmp_path):
+def test_trl_gets_weights_when_there_are_some(scored_traces, tmp_path):
     variant = Variant(weights="strength")
-    export(scored_records, "trl", tmp_path / "out", variant)
-    (first, *_), expected = parquet(tmp_path / "out/data.parquet"), variant.row(scored_records[0])
+    export(scored_traces, "trl", tmp_path / "out", variant)
+    (first, *_), expected = parquet(tmp_path / "out/data.parquet"), variant.row(scored_traces[0])
     assert first["loss_weights"] == pytest.approx(expected["loss_weights"], rel=1e-6)
     assert len(set(first["loss_weights"])) > 3
 
 
 @pytest.mark.parametrize("name", ["unsloth", "axolotl"])
-def test_labels_and_nothing_but_them(scored_records, rows, tmp_path, name):
-    export(scored_records, name, tmp_path / "out")
+def test_labels_and_nothing_but_them(scored_traces, rows, tmp_path, name):
+    export(scored_traces, name, tmp_path / "out")
     names = ("input_ids", "attention_mask", "labels")
     assert parquet(tmp_path / "out/data.parquet") == [{n: row[n] for n in names} for row in rows]
 
 
-def test_llama_factory_gets_a_dataset_dict(scored_records, rows, tmp_path):
-    export(scored_records, "llama-factory", tmp_path / "out")
+def test_llama_factory_gets_a_dataset_dict(scored_traces, rows, tmp_path):
+    export(scored_traces, "llama-factory", tmp_path / "out")
     found = datasets.load_from_disk(str(tmp_path / "out/data"))
     assert list(found) == ["train"]
     names = ("input_ids", "attention_mask", "labels")
@@ -80,21 +81,21 @@ def test_llama_factory_gets_a_dataset_dict(scored_records, rows, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "column"), [("verl", "loss_mask"), ("openrlhf", "loss_weights")])
-def test_floats_per_token(scored_records, tmp_path, name, column):
+def test_floats_per_token(scored_traces, tmp_path, name, column):
     variant = Variant(weights="strength")
-    export(scored_records, name, tmp_path / "out", variant)
-    for found, record in zip(parquet(tmp_path / "out/data.parquet"), scored_records, strict=True):
+    export(scored_traces, name, tmp_path / "out", variant)
+    for found, record in zip(parquet(tmp_path / "out/data.parquet"), scored_traces, strict=True):
         expected = variant.row(record)
         assert found.keys() == {"input_ids", column}
         assert found["input_ids"] == expected["input_ids"]
         assert found[column] == pytest.approx(expected["loss_weights"], rel=1e-6)
     masks = tmp_path / "masks"
-    export(scored_records, name, masks)
+    export(scored_traces, name, masks)
     assert {type(w) for row in parquet(masks / "data.parquet") for w in row[column]} == {float}
 
 
-def test_verl_reads_them_with_its_class(scored_records, rows, tmp_path):
-    export(scored_records, "verl", tmp_path / "out")
+def test_verl_reads_them_with_its_class(scored_traces, rows, tmp_path):
+    export(scored_traces, "verl", tmp_path / "out")
     path = tmp_path / "out/segattr_verl.py"
     spec = importlib.util.spec_from_file_location("segattr_verl", path)
     module = importlib.util.module_from_spec(spec)
@@ -113,16 +114,16 @@ def test_verl_reads_them_with_its_class(scored_records, rows, tmp_path):
         module.WeightedRows(files, None, {"pad_mode": "right"})
 
 
-def test_torchtune_gets_a_mask_of_what_is_not_trained(scored_records, rows, tmp_path):
-    export(scored_records, "torchtune", tmp_path / "out")
+def test_torchtune_gets_a_mask_of_what_is_not_trained(scored_traces, rows, tmp_path):
+    export(scored_traces, "torchtune", tmp_path / "out")
     for found, row in zip(parquet(tmp_path / "out/data.parquet"), rows, strict=True):
         assert found["tokens"] == row["input_ids"]
         assert [label == -100 for label in row["labels"]] == [bool(m) for m in found["mask"]]
     assert (tmp_path / "out/segattr_torchtune.py").is_file()
 
 
-def test_axolotl_text_gives_the_rows_back(scored_records, rows, tokenizer, tmp_path):
-    done = export(scored_records, "axolotl-text", tmp_path / "out", tokenizer=tokenizer)
+def test_axolotl_text_gives_the_rows_back(scored_traces, rows, tokenizer, tmp_path):
+    done = export(scored_traces, "axolotl-text", tmp_path / "out", tokenizer=tokenizer)
     assert done.as_tokens == 0
     for line, row in zip(jsonl(tmp_path / "out/data.jsonl"), rows, strict=True):
         ids, mask = [], []
@@ -135,9 +136,9 @@ def test_axolotl_text_gives_the_rows_back(scored_records, rows, tokenizer, tmp_p
 
 
 def test_ms_swift_gets_consecutive_messages_and_adds_the_end(
-    scored_records, rows, tokenizer, tmp_path
+    scored_traces, rows, tokenizer, tmp_path
 ):
-    done = export(scored_records, "ms-swift", tmp_path / "out", tokenizer=tokenizer)
+    done = export(scored_traces, "ms-swift", tmp_path / "out", tokenizer=tokenizer)
     assert done.as_tokens == 0
     for line, row in zip(jsonl(tmp_path / "out/data.jsonl"), rows, strict=True):
         assert [m["role"] for m in line["messages"][:2]] == ["user", "assistant"]
@@ -150,12 +151,12 @@ def test_ms_swift_gets_consecutive_messages_and_adds_the_end(
         assert [*mask, 1] == row["assistant_masks"]
 
 
-def test_ms_swift_gets_weights_of_mean_1_as_tokens(scored_records, tokenizer, tmp_path):
+def test_ms_swift_gets_weights_of_mean_1_as_tokens(scored_traces, tokenizer, tmp_path):
     variant = Variant(weights="strength")
-    done = export(scored_records, "ms-swift", tmp_path / "out", variant, tokenizer=tokenizer)
+    done = export(scored_traces, "ms-swift", tmp_path / "out", variant, tokenizer=tokenizer)
     assert done.as_tokens == done.rows == 3
     assert not (tmp_path / "out/data.jsonl").exists()
-    for line, record in zip(jsonl(tmp_path / "out/tokens.jsonl"), scored_records, strict=True):
+    for line, record in zip(jsonl(tmp_path / "out/tokens.jsonl"), scored_traces, strict=True):
         (message,) = line["messages"]
         expected = variant.row(record)
         assert message["content"]["token_ids"] == expected["input_ids"]
@@ -166,11 +167,11 @@ def test_ms_swift_gets_weights_of_mean_1_as_tokens(scored_records, tokenizer, tm
 
 
 def test_what_text_would_change_goes_to_a_file_of_tokens(
-    scored_records, cut_inside_a_character, tokenizer, tmp_path
+    scored_traces, cut_inside_a_character, tokenizer, tmp_path
 ):
     row = Variant().row(cut_inside_a_character)
     for name in TEXT:
-        mixed = [scored_records[0], cut_inside_a_character]
+        mixed = [scored_traces[0], cut_inside_a_character]
         done = export(mixed, name, tmp_path / name, tokenizer=tokenizer)
         assert (done.rows, done.as_tokens) == (2, 1)
         assert "1 rows whose tokens" in (tmp_path / name / "README.md").read_text()
@@ -230,19 +231,19 @@ def test_text_that_changes_without_its_end_stays_tokens(tokenizer):
 
 
 def test_rows_that_a_trainer_would_change_are_left_out_and_named(
-    scored_records, tokenizer, tmp_path
+    scored_traces, tokenizer, tmp_path
 ):
     with pytest.raises(ValueError, match="got none: ms-swift always trains the end of a turn"):
         export(
-            scored_records,
+            scored_traces,
             "ms-swift",
             tmp_path / "out",
             Variant(train_response=False),
             tokenizer=tokenizer,
         )
-    cut = Variant(max_length=len(scored_records[0]["input_ids"]) - 1, too_long="cut")
-    done = export(scored_records, "ms-swift", tmp_path / "out", cut, tokenizer=tokenizer)
-    assert "do not cut rows" in dict(done.failed)[scored_records[0]["id"]]
+    cut = Variant(max_length=len(scored_traces[0].row()["input_ids"]) - 1, too_long="cut")
+    done = export(scored_traces, "ms-swift", tmp_path / "out", cut, tokenizer=tokenizer)
+    assert "do not cut rows" in dict(done.failed)[scored_traces[0].id]
 
 
 def test_many_rows_are_all_written(tmp_path):
@@ -252,8 +253,8 @@ def test_many_rows_are_all_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_every_export_explains_itself(scored_records, tokenizer, tmp_path, name):
-    done = export(scored_records, name, tmp_path / "out", tokenizer=tokenizer)
+def test_every_export_explains_itself(scored_traces, tokenizer, tmp_path, name):
+    done = export(scored_traces, name, tmp_path / "out", tokenizer=tokenizer)
     text = (tmp_path / "out/README.md").read_text()
     assert str(tmp_path / "out") in text
     assert str(done.longest) in text
@@ -263,101 +264,89 @@ def test_every_export_explains_itself(scored_records, tokenizer, tmp_path, name)
     assert facts["to"] == name
     assert facts["rows"] == 3
     assert facts["supervised"] == sum(
-        sum(Variant().row(r)["assistant_masks"]) for r in scored_records
+        sum(Variant().row(r)["assistant_masks"]) for r in scored_traces
     )
     assert facts["variant"]["select"] == "scored"
-    assert facts["scored_with"] == {"model": "bundled", "tau": 0.7, "beta": 0.8}
+    assert facts["scored_with"] == {"model": "bundled", "tau": 0.7}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # no scraps beside it
 
 
 @pytest.mark.parametrize("name", sorted(set(TRAINERS) - set(WEIGHTED)))
-def test_masks_only_trainers_refuse_weights(scored_records, tokenizer, tmp_path, name):
+def test_masks_only_trainers_refuse_weights(scored_traces, tokenizer, tmp_path, name):
     able = ", ".join(WEIGHTED)
     with pytest.raises(ValueError, match=rf"reads weights \({able}\), got '{name}'"):
         export(
-            scored_records, name, tmp_path / "out", Variant(weights="strength"), tokenizer=tokenizer
+            scored_traces, name, tmp_path / "out", Variant(weights="strength"), tokenizer=tokenizer
         )
 
 
-def test_bad_calls(scored_records, tmp_path):
+def test_bad_calls(scored_traces, tmp_path):
     with pytest.raises(ValueError, match=r"must be one of trl, llama-factory, .*, got 'nemo'"):
-        export(scored_records, "nemo", tmp_path / "out")
+        export(scored_traces, "nemo", tmp_path / "out")
     with pytest.raises(ValueError, match="needs the tokenizer, got None"):
-        export(scored_records, "ms-swift", tmp_path / "out")
+        export(scored_traces, "ms-swift", tmp_path / "out")
     with pytest.raises(ValueError, match="must give rows to export, got none: the file is empty"):
         export([], "trl", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_is_replaced_only_when_asked(scored_records, rows, tmp_path):
+def test_an_export_is_replaced_only_when_asked(scored_traces, rows, tmp_path):
     out = tmp_path / "out"
-    export(scored_records, "trl", out)
+    export(scored_traces, "trl", out)
     with pytest.raises(FileExistsError, match=r"an earlier export\. Pass --overwrite"):
-        export(scored_records, "verl", out)
+        export(scored_traces, "verl", out)
     with pytest.raises(ValueError, match="got none"):  # a failing export leaves the old one
         export([], "verl", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == len(rows)
     (out / "notes.txt").write_text("mine")
-    export(scored_records[:1], "llama-factory", out, overwrite=True)
+    export(scored_traces[:1], "llama-factory", out, overwrite=True)
     names = ["README.md", "data", "export.json", "notes.txt"]  # theirs is gone, mine is not
     assert sorted(path.name for path in out.iterdir()) == names
-    export(scored_records[:1], "verl", out, overwrite=True)
+    export(scored_traces[:1], "verl", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == 1
     assert not (out / "data").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no scraps beside it
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("...")
     with pytest.raises(FileExistsError, match="which holds something else"):
-        export(scored_records, "trl", tmp_path / "mine", overwrite=True)
+        export(scored_traces, "trl", tmp_path / "mine", overwrite=True)
 
 
-def test_the_folder_one_stands_in(scored_records, tmp_path, monkeypatch):
+def test_the_folder_one_stands_in(scored_traces, tmp_path, monkeypatch):
     """An empty one may be filled, whatever it is called."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    export(scored_records[:1], "trl", ".")
+    export(scored_traces[:1], "trl", ".")
     assert Path("data.parquet").is_file()
 
 
-def test_one_bad_trace_is_left_out_and_named(scored_records, tmp_path):
-    longest = max(len(record["input_ids"]) for record in scored_records)
-    old = {name: value for name, value in scored_records[0].items() if name != "tail_ids"}
-    done = export(
-        [{**old, "id": "old"}, *scored_records],
-        "trl",
-        tmp_path / "out",
-        Variant(max_length=longest - 1),
-    )
-    assert "tail_ids" in dict(done.failed)["old"]
+def test_one_bad_trace_is_left_out_and_named(scored_traces, tmp_path):
+    """A trace that is too long, and one whose selection needs what its record lacks."""
+    longest = max(len(one.row()["input_ids"]) for one in scored_traces)
+    without = replace(scored_traces[0], id="without", token_scores=None)
+    variant = Variant(select="top-tokens", max_length=longest - 1)
+    done = export([without, *scored_traces], "trl", tmp_path / "out", variant)
+    assert "token_scores" in dict(done.failed)["without"]
     assert len(done.too_long) == 1
     assert done.rows == 2
     facts = json.loads((tmp_path / "out/export.json").read_text())
-    assert [name for name, _ in facts["failed"]] == ["old"]
+    assert [name for name, _ in facts["failed"]] == ["without"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"segments": []},
-        {"token_scores": [0.5] * 50},
-        {"token_scores": None},
-        {"prompt": [1, 2]},
-    ],
-)
-def test_a_broken_record_stops_nothing(scored_records, tmp_path, change):
-    if change.get("token_scores", 0) is None:
-        change = {"token_scores": [None] * len(scored_records[0]["token_scores"])}
-    broken = {**scored_records[0], "id": "broken", **change}
-    done = export([broken, *scored_records], "trl", tmp_path / "out")
-    assert [name for name, _ in done.failed] == ["broken"]
-    assert done.rows == 3
+def test_a_damaged_record_stops_nothing(scored_file, tmp_path, capsys):
+    good = scored_file.read_text().splitlines()
+    bad = json.dumps({**json.loads(good[0]), "id": "bad", "input_ids": [-1]})
+    scored_file.write_text("\n".join([good[0], bad, *good[1:]]))
+    assert main(["export", str(scored_file), "--to", "trl", "--out", str(tmp_path / "out")]) == 1
+    assert f"{scored_file}:2: left out: " in capsys.readouterr().err
+    assert len(parquet(tmp_path / "out/data.parquet")) == len(good)
 
 
-def test_what_was_cut_is_said(scored_records, scored_file, tmp_path, capsys):
-    lengths = sorted(len(record["input_ids"]) for record in scored_records)
+def test_what_was_cut_is_said(scored_traces, scored_file, tmp_path, capsys):
+    lengths = sorted(len(one.row()["input_ids"]) for one in scored_traces)
     cut = Variant(max_length=lengths[-1] - 1, too_long="cut")
-    done = export(scored_records, "trl", tmp_path / "out", cut)
-    longest = next(r["id"] for r in scored_records if len(r["input_ids"]) == lengths[-1])
+    done = export(scored_traces, "trl", tmp_path / "out", cut)
+    longest = next(s.id for s in scored_traces if len(s.row()["input_ids"]) == lengths[-1])
     assert done.cut == [longest]
     assert "1 cut" in (tmp_path / "out/README.md").read_text()
     options = ["--too-long", "cut", "--max-length", str(lengths[-1] - 1), "--overwrite"]
@@ -366,32 +355,32 @@ def test_what_was_cut_is_said(scored_records, scored_file, tmp_path, capsys):
     assert "1 cut" in capsys.readouterr().out
 
 
-def test_a_file_in_the_way_is_no_loss(scored_records, rows, tmp_path):
+def test_a_file_in_the_way_is_no_loss(scored_traces, rows, tmp_path):
     out = tmp_path / "out"
-    export(scored_records, "trl", out)
+    export(scored_traces, "trl", out)
     (out / "data").mkdir()
     (out / "data/mine").write_text("x")
     with pytest.raises(FileExistsError, match=r"which no export made\. Move it away"):
-        export(scored_records, "llama-factory", out, overwrite=True)
+        export(scored_traces, "llama-factory", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == len(rows)
     assert (out / "data/mine").is_file()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"files": ["../mine.tex"]}'])
-def test_an_export_json_of_someone_else_is_no_export(scored_records, tmp_path, text):
+def test_an_export_json_of_someone_else_is_no_export(scored_traces, tmp_path, text):
     (tmp_path / "mine.tex").write_text("...")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/export.json").write_text(text)
     with pytest.raises(FileExistsError, match="which holds something else"):
-        export(scored_records, "trl", tmp_path / "out", overwrite=True)
+        export(scored_traces, "trl", tmp_path / "out", overwrite=True)
     assert (tmp_path / "mine.tex").is_file()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../precious", "thesis.tex", "folder", "link", 7])
-def test_an_export_json_is_believed_about_nothing_but_exports(scored_records, tmp_path, name):
+def test_an_export_json_is_believed_about_nothing_but_exports(scored_traces, tmp_path, name):
     """Shared or damaged, it may name anything; with --overwrite that would be deleted."""
     out = tmp_path / "project/out"
-    export(scored_records, "trl", out)
+    export(scored_traces, "trl", out)
     (tmp_path / "project/precious").write_text("keep")
     (out / "thesis.tex").write_text("keep")
     (out / "folder").mkdir()
@@ -399,7 +388,7 @@ def test_an_export_json_is_believed_about_nothing_but_exports(scored_records, tm
     (out / "link").symlink_to(tmp_path / "project/precious")
     facts = json.loads((out / "export.json").read_text())
     (out / "export.json").write_text(json.dumps({**facts, "files": [*facts["files"], name]}))
-    export(scored_records[:1], "trl", out, overwrite=True)
+    export(scored_traces[:1], "trl", out, overwrite=True)
     assert len(parquet(out / "data.parquet")) == 1
     for path in ("project/precious", "project/out/thesis.tex", "project/out/folder/notes"):
         assert (tmp_path / path).read_text() == "keep"
@@ -407,28 +396,26 @@ def test_an_export_json_is_believed_about_nothing_but_exports(scored_records, tm
 
 
 @pytest.mark.parametrize("what", ["link to a folder", "link to a file", "folder with more in it"])
-def test_what_only_has_the_name_of_an_export_stays(scored_records, tmp_path, what):
+def test_what_only_has_the_name_of_an_export_stays(scored_traces, tmp_path, what):
     out, mine = tmp_path / "out", tmp_path / "mine"
     to, name = ("trl", "data.parquet") if what == "link to a file" else ("llama-factory", "data")
-    export(scored_records, to, out)
+    export(scored_traces, to, out)
     if what == "folder with more in it":
         (out / "data/train/mine").write_text("keep")
     else:
         (out / name).rename(mine)
         (out / name).symlink_to(mine)
     with pytest.raises(FileExistsError, match=r"which no export made\. Move it away"):
-        export(
-            scored_records[:1], "llama-factory" if name == "data" else "trl", out, overwrite=True
-        )
+        export(scored_traces[:1], "llama-factory" if name == "data" else "trl", out, overwrite=True)
     assert (out / name).exists()
     assert (out / "export.json").is_file()
 
 
-def test_columns_have_the_types_that_tokenizers_give(scored_records, tmp_path):
+def test_columns_have_the_types_that_tokenizers_give(scored_traces, tmp_path):
     """As `datasets` stores them, so that exports can be merged with other data."""
     import pyarrow.parquet
 
-    export(scored_records, "axolotl", tmp_path / "out")
+    export(scored_traces, "axolotl", tmp_path / "out")
     schema = pyarrow.parquet.read_schema(tmp_path / "out/data.parquet")
     kinds = {field.name: str(field.type.value_type) for field in schema}
     assert kinds == {"input_ids": "int32", "attention_mask": "int8", "labels": "int64"}
@@ -468,8 +455,8 @@ def test_the_command(scored_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("policy", "code", "count"), [("error", 1, 2), ("skip", 0, 2), ("cut", 0, 3)]
 )
-def test_long_rows(scored_file, scored_records, tmp_path, capsys, policy, code, count):
-    longest = max(len(record["input_ids"]) for record in scored_records)
+def test_long_rows(scored_file, scored_traces, tmp_path, capsys, policy, code, count):
+    longest = max(len(one.row()["input_ids"]) for one in scored_traces)
     command = ["export", str(scored_file), "--to", "trl", "--out", str(tmp_path / "out")]
     assert main([*command, "--max-length", str(longest - 1), "--too-long", policy]) == code
     found = parquet(tmp_path / "out/data.parquet")
@@ -499,17 +486,17 @@ def test_what_the_command_refuses(scored_file, tmp_path, capsys, options, messag
     assert not (tmp_path / "out").exists()
 
 
-def test_the_tokenizer_is_the_one_that_scored(scored_records, tokenizer, tmp_path, capsys):
+def test_the_tokenizer_is_the_one_that_scored(scored_traces, tokenizer, tmp_path, capsys):
     tokenizer.save_pretrained(tmp_path / "own")
     settings = {"model": "/nowhere", "tokenizer": str(tmp_path / "own")}
     path = tmp_path / "scored.jsonl"
     for given, code in (({}, 0), ({"tokenizer": None}, 2)):
-        record = {**scored_records[0], "settings": {**settings, **given}}
-        path.write_text(json.dumps(record) + "\n")
+        record = replace(scored_traces[0], asked={**settings, **given})
+        path.write_text(json.dumps(record.to_record()) + "\n")
         command = ["export", str(path), "--to", "ms-swift", "--overwrite"]
         assert main([*command, "--out", str(tmp_path / "out")]) == code
     assert "--tokenizer /nowhere could not be loaded" in capsys.readouterr().err
-    path.write_text(json.dumps({**scored_records[0], "settings": {}}) + "\n")
+    path.write_text(json.dumps(replace(scored_traces[0], asked={}).to_record()) + "\n")
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert "--tokenizer must be given" in capsys.readouterr().err
 

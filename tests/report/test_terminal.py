@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from segattr import Trace
 from segattr.cli.main import main
+from segattr.dataset import ScoredTrace
 from segattr.report.terminal import Terminal, visible
 
 # Clear the screen, hide text, set the title, copy to the clipboard, a link, C1, backspaces, turn
@@ -43,15 +47,28 @@ def test_other_text_is_shown_as_it_is(text):
     assert visible(text) == text
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_trace_cannot_command_the_terminal(scored_records, tmp_path, capsys, text):
-    """Whatever holds it: id, question, answer, segments; in `show` and in errors."""
-    record = json.loads(json.dumps(scored_records[0]))
-    record |= {"id": f"a{text}", "question": text, "answer": text}
-    record["segments"][0]["text"] = text
-    record["settings"] |= {"baseline": "pad", "rule": "midpoint"}
-    path = tmp_path / "scored.jsonl"
+def hostile_file(scored: ScoredTrace, text: str, folder: Path) -> Path:
+    """A scored file whose only trace has the text wherever it can."""
+    first = scored.segments[0].characters
+    reasoning = text.ljust(first[1])[: first[1]] + scored.reasoning[first[1] :]
+    trace = Trace(f"q{text}", reasoning, f"a{text}")
+    record = replace(
+        scored,
+        id=f"a{text}",
+        digest=trace.digest,
+        question=trace.question,
+        reasoning=reasoning,
+        answer=trace.answer,
+    ).to_record()
+    path = folder / "scored.jsonl"
     path.write_text(json.dumps(record) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_trace_cannot_command_the_terminal(scored_traces, tmp_path, capsys, text):
+    """Whatever holds it: id, question, answer, segments; in `show` and in errors."""
+    path = hostile_file(scored_traces[0], text, tmp_path)
     assert main(["show", str(path)]) == 0
     assert main(["show", str(path), "--id", "another"]) == 2
     options = ["--to", "trl", "--out", str(tmp_path / "out"), "--max-length", "3"]

@@ -69,9 +69,9 @@ def batches(export_folder: Path, model: Path, folder: Path, **changes) -> list[d
 
 @pytest.mark.parametrize("name", ["axolotl", "axolotl-text"])
 def test_axolotl_trains_on_our_mask(
-    scored_records, cut_inside_a_character, tokenizer, model, tmp_path, name
+    scored_traces, cut_inside_a_character, tokenizer, model, tmp_path, name
 ):
-    records = [*scored_records, cut_inside_a_character]
+    records = [*scored_traces, cut_inside_a_character]
     done = export(records, name, tmp_path / "export", tokenizer=tokenizer)
     assert done.as_tokens == (name == "axolotl-text")  # as text, the last one would change
     found = batches(tmp_path / "export", model, tmp_path)
@@ -79,9 +79,9 @@ def test_axolotl_trains_on_our_mask(
     assert found == [{n: row[n] for n in ("input_ids", "labels")} for row in rows]
 
 
-def test_pruned_rows_arrive_too(scored_records, tokenizer, model, tmp_path):
+def test_pruned_rows_arrive_too(scored_traces, tokenizer, model, tmp_path):
     variant = Variant(prune=True)
-    export(scored_records, "axolotl-text", tmp_path / "export", variant, tokenizer=tokenizer)
-    rows = [variant.row(record) for record in scored_records]
+    export(scored_traces, "axolotl-text", tmp_path / "export", variant, tokenizer=tokenizer)
+    rows = [variant.row(record) for record in scored_traces]
     found = batches(tmp_path / "export", model, tmp_path)
     assert [row["labels"] for row in found] == [row["labels"] for row in rows]

@@ -21,7 +21,7 @@ if importlib.util.find_spec("torchaudio") is None:
     sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
 
 
-def test_llama_factory_trains_on_our_mask(scored_records, tmp_path, monkeypatch):
+def test_llama_factory_trains_on_our_mask(scored_traces, tmp_path, monkeypatch):
     from llamafactory.data import (
         SFTDataCollatorWith4DAttentionMask,
         get_dataset,
@@ -30,7 +30,7 @@ def test_llama_factory_trains_on_our_mask(scored_records, tmp_path, monkeypatch)
     from llamafactory.hparams import get_train_args, read_args
     from llamafactory.model import load_tokenizer
 
-    export(scored_records, "llama-factory", tmp_path / "export")
+    export(scored_traces, "llama-factory", tmp_path / "export")
     guide = (tmp_path / "export/README.md").read_text()
     settings = {
         **yaml.safe_load(guide.partition("```yaml\n")[2].partition("```")[0]),
@@ -51,8 +51,8 @@ def test_llama_factory_trains_on_our_mask(scored_records, tmp_path, monkeypatch)
         template=template, model=None, pad_to_multiple_of=8, label_pad_token_id=-100, **loaded
     )
     batch = collate([dict(row) for row in data["train_dataset"]])
-    assert len(batch["labels"]) == len(scored_records)
-    for number, record in enumerate(scored_records):
+    assert len(batch["labels"]) == len(scored_traces)
+    for number, record in enumerate(scored_traces):
         row, length = Variant().row(record), int(batch["attention_mask"][number].sum())
         assert batch["input_ids"][number, :length].tolist() == row["input_ids"]
         assert batch["labels"][number, :length].tolist() == row["labels"]

@@ -59,10 +59,10 @@ def batches(files, model) -> list[tuple[list[int], list[float]]]:
 
 
 def test_ms_swift_trains_on_our_mask(
-    scored_records, cut_inside_a_character, tokenizer, model, tmp_path
+    scored_traces, cut_inside_a_character, tokenizer, model, tmp_path
 ):
     """Rows of text and, for the one that text would change, of tokens."""
-    out, records = tmp_path / "export", [*scored_records, cut_inside_a_character]
+    out, records = tmp_path / "export", [*scored_traces, cut_inside_a_character]
     export(records, "ms-swift", out, tokenizer=tokenizer)
     files = [out / "data.jsonl", out / "tokens.jsonl"]
     assert "--dataset " + " ".join(map(str, files)) in (out / "README.md").read_text()
@@ -70,11 +70,11 @@ def test_ms_swift_trains_on_our_mask(
     assert batches(files, model) == [(row["input_ids"], row["loss_weights"]) for row in rows]
 
 
-def test_ms_swift_trains_with_our_weights(scored_records, tokenizer, model, tmp_path):
+def test_ms_swift_trains_with_our_weights(scored_traces, tokenizer, model, tmp_path):
     variant = Variant(weights="strength")
-    export(scored_records, "ms-swift", tmp_path / "export", variant, tokenizer=tokenizer)
+    export(scored_traces, "ms-swift", tmp_path / "export", variant, tokenizer=tokenizer)
     found = batches([tmp_path / "export/tokens.jsonl"], model)
-    for (ids, weights), record in zip(found, scored_records, strict=True):
+    for (ids, weights), record in zip(found, scored_traces, strict=True):
         row = variant.row(record)
         scale = sum(row["assistant_masks"]) / sum(row["loss_weights"])  # of mean 1
         assert ids == row["input_ids"]

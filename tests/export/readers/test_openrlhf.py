@@ -41,10 +41,10 @@ def their_loss():
 
 
 @pytest.mark.parametrize("weights", ["mask", "strength"])
-def test_openrlhf_trains_with_our_weights(scored_records, tokenizer, tmp_path, weights):
+def test_openrlhf_trains_with_our_weights(scored_traces, tokenizer, tmp_path, weights):
     variant = Variant(weights=weights)
-    export(scored_records, "openrlhf", tmp_path / "export", variant)
-    rows = [variant.row(record) for record in scored_records]
+    export(scored_traces, "openrlhf", tmp_path / "export", variant)
+    rows = [variant.row(record) for record in scored_traces]
     data = weighted_rows(tmp_path / "export", tokenizer)
     ids, attention, mask = data.collate_fn([data[index] for index in range(len(data))])
     assert len(ids) == len(rows)
@@ -66,7 +66,7 @@ def test_openrlhf_trains_with_our_weights(scored_records, tokenizer, tmp_path, w
     assert float(loss) == pytest.approx(by_hand / total, rel=1e-5)
 
 
-def test_long_rows_are_refused(scored_records, tokenizer, tmp_path):
-    export(scored_records, "openrlhf", tmp_path / "export")
+def test_long_rows_are_refused(scored_traces, tokenizer, tmp_path):
+    export(scored_traces, "openrlhf", tmp_path / "export")
     with pytest.raises(ValueError, match=r"must be at least \d+, the longest row, got 9"):
         weighted_rows(tmp_path / "export", tokenizer, max_length=9)

@@ -54,8 +54,8 @@ with open("trained.json", "w") as file:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_unsloth_trains_on_our_mask(scored_records, tmp_path, packing):
-    done = export(scored_records, "unsloth", tmp_path / "export")
+def test_unsloth_trains_on_our_mask(scored_traces, tmp_path, packing):
+    done = export(scored_traces, "unsloth", tmp_path / "export")
     length = f"max_length={done.longest}"
     assert length in (tmp_path / "export/README.md").read_text()
     options = {"packing": packing, "max_length": done.longest}
@@ -71,7 +71,7 @@ def test_unsloth_trains_on_our_mask(scored_records, tmp_path, packing):
     assert result.returncode == 0, result.stderr
     expected = [
         label
-        for record in scored_records
+        for record in scored_traces
         for label in Variant().row(record)["labels"]
         if label != -100
     ]

@@ -33,13 +33,13 @@ def loader(folder):
 
 
 @pytest.mark.parametrize("weights", ["mask", "strength"])
-def test_verl_trains_with_our_weights(scored_records, tmp_path, weights):
+def test_verl_trains_with_our_weights(scored_traces, tmp_path, weights):
     from verl.utils import tensordict_utils
     from verl.workers.utils.losses import sft_loss
 
     variant = Variant(weights=weights)
-    export(scored_records, "verl", tmp_path / "export", variant)
-    rows = [variant.row(record) for record in scored_records]
+    export(scored_traces, "verl", tmp_path / "export", variant)
+    rows = [variant.row(record) for record in scored_traces]
     (batch,) = loader(tmp_path / "export")
     for number, row in enumerate(rows):
         assert batch["input_ids"][number].tolist() == row["input_ids"]

@@ -1,0 +1,108 @@
+"""Reading traces line by line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segattr import Trace
+from segattr.dataset import BadLine, read_traces
+
+GOOD = {"id": "a", "question": "q", "reasoning": "r", "answer": "1"}
+
+
+def write(path, *lines: bytes | dict):
+    path.write_bytes(
+        b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    )
+    return path
+
+
+def test_bad_lines_are_named_and_the_others_read(tmp_path):
+    path = write(
+        tmp_path / "traces.jsonl",
+        GOOD,
+        b'{"id": "b", "question": ',
+        b"",
+        {**GOOD, "id": "c", "answer": ""},
+        {"id": "d", "question": "q", "answer": "1"},
+        b'{"id": "e", "question": "caf\xe9"}',
+        b"[1, 2]",
+        {**GOOD, "reasoning": "another"},
+        {**GOOD, "id": None},
+    )
+    found = dict(read_traces(path))
+    assert [line for line, item in found.items() if isinstance(item, Trace)] == [1, 9]
+    assert found[9].id == "line 9"
+    errors = {line: item.error for line, item in found.items() if isinstance(item, BadLine)}
+    assert errors.keys() == {2, 4, 5, 6, 7, 8}
+    assert "must be JSON, got Expecting value at column 24" in errors[2]
+    assert "answer must not be empty" in errors[4]
+    assert "reasoning must be given" in errors[5]
+    assert "must be UTF-8, got byte 0xe9 at column 29" in errors[6]
+    assert "must be a JSON object, got list" in errors[7]
+    assert "id must be unique, got 'a' again after line 1" in errors[8]
+
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        *(("segments", value, "segments must be a list of strings") for value in (12, True, 2.5)),
+        ("segments", {"r": 1}, "segments must be a list of strings"),
+        ("segments", [1, 2], "segments must be a list of strings"),
+        *(("messages", [{**CHAT[0], "role": role}, CHAT[1]], "role must be text, got")
+          for role in (["x"], {}, 1, None)),
+        ("messages", [CHAT[0], {**CHAT[1], "role": ["assistant"]}], "role must be text, got"),
+        ("messages", [{"from": ["gpt"], "value": "q"}, CHAT[1]], "role must be text, got"),
+        ("messages", [{**CHAT[0], "content": 3}, CHAT[1]], "question must be a string or chat"),
+        ("messages", [CHAT[0], {**CHAT[1], "content": ["r"]}], "content must be a string"),
+        ("reasoning", ["r"], "reasoning must be text"),
+        ("answer", [1], "answer must be text"),
+        ("answer", True, "answer must be text"),
+        ("question", {"text": "q"}, "question must be a string or chat"),
+        ("response", 1.5, "response must be text"),
+    ],
+)  # fmt: skip
+def test_nothing_a_line_holds_stops_the_others(tmp_path, field, value, message):
+    record = {key: GOOD[key] for key in GOOD if field != "messages" or key in ("id", "answer")}
+    bad, good = dict(read_traces(write(tmp_path / "t", {**record, field: value}, GOOD))).values()
+    assert message in bad.error
+    assert good.id == "a"
+
+
+def test_an_answer_of_many_digits_is_text(tmp_path):
+    digits = "1" + "0" * 400
+    line = json.dumps(GOOD).replace('"1"', digits).encode()
+    ((_, trace),) = read_traces(write(tmp_path / "t", line))
+    assert trace.answer == digits
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_s(tmp_path, monkeypatch):
+    def fail(record, fields):
+        raise LookupError("no such thing")
+
+    monkeypatch.setattr(Trace, "from_record", fail)
+    bad = [item for _, item in read_traces(write(tmp_path / "t", GOOD, GOOD))]
+    assert [item.error for item in bad] == ["LookupError: no such thing"] * 2
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert [trace.id for _, trace in read_traces(path)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"[" * 100_000, "brackets nested too deep"),
+        (b'{"id": "a", "score": NaN}', "got NaN, which is none"),
+    ],
+)
+def test_json_that_is_none(tmp_path, line, message):
+    ((_, bad),) = read_traces(write(tmp_path / "traces.jsonl", line))
+    assert message in bad.error
