@@ -112,12 +112,6 @@ def rope_with_norm_backward(s: Size) -> tuple[list[Any], float]:
     return [grad, cos, sin, heads, random(s.E), 1e-6], 1.5 * elements
 
 
-def segment_sum(s: Size) -> tuple[list[Any], float]:
-    # reads T
-    starts = list(range(0, s.T, 64))
-    return [random(s.T), list(zip(starts, [*starts[1:], s.T], strict=True))], s.T
-
-
 OPS = {
     make.__name__: make
     for make in (
@@ -131,7 +125,6 @@ OPS = {
         rope_backward,
         rope_with_norm,
         rope_with_norm_backward,
-        segment_sum,
     )
 }
 
@@ -165,8 +158,6 @@ def test_op(
 ) -> None:
     if variant == "triton" and not (ON_GPU and importlib.util.find_spec("triton")):
         pytest.skip("needs CUDA and Triton")
-    if variant == "torch.compile" and op == "segment_sum":
-        pytest.skip("one slice a segment: a graph as long as the trace")
     arguments, elements = inputs(op, size)
     function = implementation(op, variant)
 

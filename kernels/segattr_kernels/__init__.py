@@ -8,7 +8,6 @@ from segattr_kernels.blend import blend
 from segattr_kernels.path_dot import path_dot
 from segattr_kernels.rms_norm import rms_norm, rms_norm_backward
 from segattr_kernels.rope import rope, rope_backward
-from segattr_kernels.segment_sum import segment_sum
 from segattr_kernels.swiglu import swiglu, swiglu_backward
 
 __all__ = [
@@ -20,5 +19,4 @@ __all__ = [
     "swiglu_backward",
     "rope",
     "rope_backward",
-    "segment_sum",
 ]

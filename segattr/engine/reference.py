@@ -3,12 +3,10 @@
 Arithmetic is float32, or float64 when the tensors are, and results are rounded once; forward ops
 of the decoder also round where transformers' own modules do, so that they compute the same F.
 Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size, ``H`` heads, ``E`` head size, ``F`` MLP
-width, ``S`` segments.
+width.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -183,23 +181,3 @@ def rope_backward(
         rstd = (wide_heads.square().mean(-1) + eps).rsqrt()
         turned = rms_norm_backward(turned, wide_heads, weight, rstd)
     return grad.copy_(turned) if grad.is_contiguous() else turned.to(grad.dtype).contiguous()
-
-
-def segment_sum(attribution: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Sum attributions inside each segment, signed and absolute.
-
-    Equal to ``[(a[i:j].sum(), a[i:j].abs().sum()) for i, j in spans]``.
-
-    Args:
-        attribution: One value per token, any float dtype, ``[T]``.
-        spans: ``S`` half-open token ranges.
-
-    Returns:
-        ``(signed, absolute)``, float64 ``[S]`` each. An empty span gives 0.
-    """
-    values = attribution.double()
-    signed, absolute = values.new_zeros(2, len(spans))
-    for index, (start, stop) in enumerate(spans):
-        signed[index] = values[start:stop].sum()
-        absolute[index] = values[start:stop].abs().sum()
-    return signed, absolute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segattr.engine.reference import blend, path_dot, segment_sum
+from segattr.engine.reference import blend, path_dot
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -58,9 +58,3 @@ def test_path_dot_does_not_touch_its_arguments():
     assert all(
         torch.equal(a, b) for a, b in zip(before, (inputs, baseline, gradients), strict=True)
     )
-
-
-def test_segment_sum():
-    signed, absolute = segment_sum(torch.tensor([1.0, -2.0, 3.0, 4.0]), [(0, 2), (2, 2), (2, 4)])
-    assert signed.tolist() == [-1, 0, 7]
-    assert absolute.tolist() == [3, 0, 7]

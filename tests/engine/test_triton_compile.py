@@ -31,7 +31,6 @@ KERNELS = [
     "rope_with_norm",
     "rope_backward",
     "rope_backward_with_norm",
-    "segment_sum",
 ]
 CAPABILITIES = [80, 90]  # A100, H100 and H200
 DTYPES = ["bfloat16", "float32"]
@@ -61,7 +60,6 @@ def _calls(dtype: str, width: int) -> list:
         lambda: ops.rope(heads, angles, angles, *norm),
         lambda: ops.rope_backward(heads, angles, angles),
         lambda: ops.rope_backward(heads, angles, angles, heads, *norm),
-        lambda: ops.segment_sum(weight, [(0, 1)]),
     ]
 
 

@@ -6,7 +6,7 @@ tested dtype, got the kernel. Without a GPU the kernels run in Triton's interpre
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 
@@ -140,14 +140,6 @@ def rope_norm_backward_case(T, D, dtype):
     return random(*heads.shape, dtype=dtype, seed=6), cos, sin, heads, weight, EPS
 
 
-def segment_sum_case(T, D, dtype):
-    # One segment of one token, one empty, one of a block (256), the rest.
-    cuts = [0, 1, 1, 257, T]
-    return random(T, dtype=dtype), [
-        (start, min(stop, T)) for start, stop in pairwise(cuts) if start <= T
-    ]
-
-
 # Op, its arguments, and the arguments whose memory the results take, in the results' order.
 CASES = {
     "blend": ("blend", path_case("blend"), {}),
@@ -166,7 +158,6 @@ CASES = {
     "rope-norm": ("rope", rope_norm_case, {}),
     "rope_backward": ("rope_backward", rope_case, {0: 0}),
     "rope_backward-norm": ("rope_backward", rope_norm_backward_case, {0: 0}),
-    "segment_sum": ("segment_sum", segment_sum_case, {}),
 }
 
 
@@ -275,7 +266,6 @@ def strided(tensor):
         *[("rope-norm", index) for index in (0, 1, 2, 3)],
         *[("rope_backward", index) for index in (0, 1, 2)],
         *[("rope_backward-norm", index) for index in (0, 1, 2, 3, 4)],
-        ("segment_sum", 0),
     ],
 )
 def test_strided_arguments_that_are_only_read_are_handled(case, argument):
@@ -353,7 +343,7 @@ def test_widest_row_and_the_first_refused():
             call()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "segment_sum"])
+@pytest.mark.parametrize("case", list(CASES))
 def test_no_tokens_give_empty_results(case):
     name, make, _ = CASES[case]
     arguments = copies(make(0, 64, torch.float32))
@@ -368,24 +358,6 @@ def test_no_path_points():
     inputs, baseline, gradients, alphas = path(3, 64, torch.float32)
     assert kernels.blend(inputs, baseline, alphas[:0]).shape == (0, 3, 64)
     assert kernels.path_dot(inputs, baseline, gradients[:0]).shape == (0, 3)
-
-
-def test_segments_are_slices_as_in_python():
-    attribution = random(300, dtype=torch.float32)
-    # A block less one, one more, all; over the end, from the end, backwards.
-    spans = [(0, 255), (0, 257), (0, 300), (250, 400), (-5, 300), (7, 3)]
-    for got, want in zip(
-        kernels.segment_sum(attribution, spans),
-        reference.segment_sum(attribution, spans),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
-
-
-def test_no_segments():
-    for sums in kernels.segment_sum(random(4), []):
-        assert sums.shape == (0,)
-        assert sums.dtype == torch.float64
 
 
 def test_same_call_gives_the_same_bits():
