@@ -72,12 +72,12 @@ def test_rule(
     benchmark: Any,
     record: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    model: tuple[str, int],
+    rule_model: tuple[str, int],
     scope: str,
     repeat: int,
     variant: str,
 ) -> None:
-    given = inputs(model)
+    given = inputs(rule_model)
     ig = FastIG(given.model, scope=scope, **RULES[variant])
     outside: list[float] = []
     monkeypatch.setattr(segattr.ig.fast_ig, "refine", counting_refine(outside))
@@ -88,7 +88,7 @@ def test_rule(
     benchmark.pedantic(lambda: found.extend(map(ig.attribute, given.traces)), rounds=1)
     record.update(
         group="rules",
-        model=model[0],
+        model=rule_model[0],
         tokens=mean(len(trace.input_ids) for trace in given.traces),
         scope=scope,
         traces=len(given.traces),

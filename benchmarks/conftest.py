@@ -19,7 +19,7 @@ import torch
 import transformers
 from shapes import RULE_MODELS, SUITES
 
-CASE = ("op", "shape", "size", "model", "scope")
+CASE = ("op", "shape", "size", "rule_model", "scope")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     suite = metafunc.config.getoption("--suite") or ("gpu" if torch.cuda.is_available() else "cpu")
     if "shape" in metafunc.fixturenames:
         metafunc.parametrize("shape", SUITES[suite], ids=str)
-    if "model" in metafunc.fixturenames:
-        metafunc.parametrize("model", RULE_MODELS[suite])
+    if "rule_model" in metafunc.fixturenames:
+        metafunc.parametrize("rule_model", RULE_MODELS[suite])
     if "repeat" in metafunc.fixturenames:
         metafunc.parametrize("repeat", range(metafunc.config.getoption("--repeats")))
 

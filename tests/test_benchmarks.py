@@ -68,18 +68,33 @@ def test_every_rule_has_both_ends_in_every_suite():
     assert all(shape.points >= 2 for suite in shapes.SUITES.values() for shape in suite)
 
 
-def run_bench(file: str, path: Path, *options: str) -> dict:
-    """A suite at its smallest, as the makefile calls it."""
+def run_pytest(*arguments: str | Path) -> str:
+    """What pytest prints about benchmarks, called as the makefile does."""
     command = [
-        *(sys.executable, "-m", "pytest", str(BENCHMARKS / file), "--quiet"),
+        *(sys.executable, "-m", "pytest", "--suite", "tiny"),
         *("--override-ini", "addopts=", "--override-ini", "filterwarnings=default"),
-        *("--suite", "tiny", f"--results={path}", *options),
+        *arguments,
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=BENCHMARKS.parent, env=os.environ, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_bench(file: str, path: Path, *options: str) -> dict:
+    """A suite at its smallest."""
+    run_pytest(BENCHMARKS / file, "--quiet", f"--results={path}", *options)
     return json.loads(path.read_text())
+
+
+def test_every_benchmark_is_collected_and_those_of_a_gpu_skip_without_one():
+    files = sorted(BENCHMARKS.glob("bench_*.py"))
+    lines = run_pytest(*files, "--setup-plan", "-v", "--repeats=1").splitlines()
+    for file in files:
+        assert any(f"{file.name}::" in line for line in lines), file.name
+    of_gpu = [line for line in lines if "bench_machine.py::" in line]
+    assert torch.cuda.is_available() or all("SKIPPED" in line for line in of_gpu)
 
 
 @pytest.fixture(scope="module")
