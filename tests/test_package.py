@@ -17,9 +17,6 @@ import segattr
 ROOT = Path(__file__).parents[1]
 
 
-SOURCES = [path for top in ("segattr", "kernels") for path in sorted((ROOT / top).rglob("*.py"))]
-
-
 def readme_examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
@@ -68,8 +65,3 @@ def test_the_version_stands_in_one_place():
     command = [sys.executable, "-m", "segattr", "--version"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed == f"segattr {segattr.__version__}\n"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
-def test_files_stay_readable(path):
-    assert len(path.read_text().splitlines()) <= 300
