@@ -72,7 +72,7 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
+        package = name.partition(".")[0]
         raise ImportError(
-            f"this format needs {name.partition('.')[0]}, which is not installed. "
-            "Run: pip install 'segattr[export]'"
+            f"this format needs {package}, which is not installed. Run: pip install {package}"
         ) from None
