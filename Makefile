@@ -1,7 +1,8 @@
 # make demo: score the bundled traces with the bundled model and look at one.
-# make test: run the tests. make lint: what the code must pass besides them.
+# make test: run the everyday tests. make test-all: the slow ones too.
+# make lint: what the code must pass besides them.
 # Each command makes its own environment; nothing but Python >= 3.10 is needed.
-# make test-oldest: the tests with the oldest supported transformers.
+# make test-oldest: all tests with the oldest supported transformers.
 # make test-trainers: three versions of TRL, and the data code of seven others (Python 3.11).
 # make bench: measure every engine against its peers; benchmarks/README.md is the result.
 
@@ -19,12 +20,15 @@ LENIENT = --override-ini filterwarnings=default --disable-warnings
 
 TEST_TRLS = $(TRLS:%=test-trl-%)
 
-.PHONY: demo test test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence clean
+.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
 
 test: .venv/test
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/test
 	.venv/bin/python -m pytest
 
 test-oldest: .venv-oldest/test

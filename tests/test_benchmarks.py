@@ -30,6 +30,7 @@ def case():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile meets its own
+@pytest.mark.slow(reason="compiles a model with torch.compile")
 def test_every_peer_computes_the_same_scores(case):
     model, trace, _ = case
     points = 4
@@ -104,6 +105,7 @@ def results(tmp_path_factory) -> dict:
     return run_bench("bench_engines.py", path, "--repeats=2")
 
 
+@pytest.mark.slow(reason="measures every peer twice, one of them compiled")
 def test_a_result_file_says_everything_about_every_run(results):
     assert results["machine"]["versions"]["torch"] == torch.__version__
     assert set(results) == {"machine", "commit", "date", "runs"}
@@ -119,12 +121,14 @@ def test_a_result_file_says_everything_about_every_run(results):
         assert 0 <= run["kept_agreement"] <= 1
 
 
+@pytest.mark.slow(reason="a process of its own, 13 rounds of every op")
 def test_the_ops_are_measured(tmp_path):
     runs = run_bench("bench_ops.py", tmp_path / "ops.json", "--repeats=1", "-k", "0-torch-")["runs"]
     assert len(runs) == 10
     assert all(run["seconds"] > 0 and run["gigabytes_per_second"] > 0 for run in runs)
 
 
+@pytest.mark.slow(reason="needs the runs of the result file")
 def test_the_table_has_the_medians_and_the_ratios(results, capsys, monkeypatch, tmp_path):
     seconds = {"published": 3.0, "fused": 1.5}
     runs = [{**run, "seconds": seconds.get(run["variant"], 1.0)} for run in results["runs"]]
@@ -154,6 +158,7 @@ def test_rules_are_timed_on_the_same_traces(tmp_path, monkeypatch, capsys):
     assert " | 4.00 | " in capsys.readouterr().out
 
 
+@pytest.mark.slow(reason="every rule and a reference of 513 points")
 def test_the_rules_evidence(tmp_path, monkeypatch, capsys):
     """On two traces of one random model; tables and plot included."""
     results, plot = tmp_path / "quadrature.json", tmp_path / "quadrature.png"

@@ -16,6 +16,7 @@ HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.slow(reason="a process of its own trains")
 def test_an_example_trains(path, tmp_path):
     if "trl" in path.stem and not HAS_TRL:
         pytest.skip("needs TRL: make test-trainers")

@@ -1,4 +1,4 @@
-"""Size and direction: how long files and functions are, and which room imports which.
+"""How long files and functions are, which room imports which, and why a test is slow.
 
 A *room* is a module or package right under segattr/; all of kernels/ is one more.
 """
@@ -6,6 +6,7 @@ A *room* is a module or package right under segattr/; all of kernels/ is one mor
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -133,3 +134,8 @@ def test_no_imports_go_in_a_circle(imports):
 
 def test_the_rooms_can_be_taken_in_at_a_glance():
     assert len([room for room in ROOMS - {"kernels"} if not room.startswith("_")]) <= 20
+
+
+def test_a_slow_test_says_why():
+    unreasoned = r"mark\.slow\b(?!\(reason=\")"
+    assert [path for path in sources("tests") if re.search(unreasoned, path.read_text())] == []

@@ -279,6 +279,7 @@ def test_no_command_is_a_usage_error(capsys):
     assert exit_.value.code == 2
 
 
+@pytest.mark.slow(reason="waits for a process to score")
 def test_interrupt_leaves_a_readable_file(tmp_path):
     """A real process, a real SIGINT in the middle."""
     traces, out = tmp_path / "traces.jsonl", tmp_path / "out.jsonl"

@@ -94,6 +94,7 @@ def test_samples_are_reproducible():
     assert fresh("hard", 3) == fresh("hard", 3)
 
 
+@pytest.mark.slow(reason="25 path points of all 36 bundled traces")
 def test_strength_finds_the_necessary_segments(demo, records):
     """Only the reasoning moves; all 36 bundled traces."""
     ig, scorer = FastIG(*demo, rule="midpoint", steps=25, scope="reasoning"), SegmentScorer()

@@ -170,6 +170,7 @@ def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, f
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.slow(reason="16 traces of four models, three times")
 def test_low_precision_is_no_worse_than_transformers(dtype):
     """Both engines round the path and sum over it alike, so this is the decoder's own error."""
     names = ["llama", "qwen2-tied", "qwen3", "mistral-window"]

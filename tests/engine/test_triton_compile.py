@@ -132,6 +132,7 @@ def _resources(cubin: Path) -> dict[str, int]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.slow(reason="compiles every kernel for eight targets")
 def test_nothing_spills(cubins, kernel, capability, dtype, width):
     used = _resources(cubins / _file(kernel, capability, dtype, width))
     assert used["REG"] > 0
@@ -141,6 +142,7 @@ def test_nothing_spills(cubins, kernel, capability, dtype, width):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", ["rms_norm", "rope", "rope_with_norm"])
+@pytest.mark.slow(reason="compiles every kernel for eight targets")
 def test_no_product_goes_into_a_sum_unrounded(cubins, kernel, dtype):
     """The interpreter cannot show this, nor can sm_80, whose bfloat16 products are fmas with 0."""
     ptx = (cubins / _file(kernel, 90, dtype, 3584)).with_suffix(".ptx").read_text()

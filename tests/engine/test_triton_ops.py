@@ -29,8 +29,10 @@ HEADS = {64: (2, 32), 96: (1, 96), 896: (7, 128)}  # D -> H, E
 TOKENS, WIDTHS = (1, 63, 127, 500), (64, 96, 896)
 SIZES = list(product(TOKENS, WIDTHS, SLACK))
 if DEVICE == "cpu":  # the interpreter takes some 3 ms a program
-    few = [(1, 64), (1, 896), (63, 96), (127, 64)]
-    SIZES = [(*size, dtype) for size, dtype in product(few, SLACK)] + [(500, 64, torch.bfloat16)]
+    slow = pytest.mark.slow(reason="hundreds of programs in the interpreter")
+    SIZES = [(*size, dtype) for size, dtype in product([(1, 64), (1, 896), (63, 96)], SLACK)]
+    large = [*((127, 64, dtype) for dtype in SLACK), (500, 64, torch.bfloat16)]
+    SIZES += [pytest.param(*size, marks=slow) for size in large]
 
 
 def assert_as_accurate(got, eager, exact, slack):

@@ -118,7 +118,9 @@ def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, record
     assert scores.undecided.any()
 
 
-@pytest.mark.parametrize("scope", ["reasoning", "all"])
+@pytest.mark.parametrize(
+    "scope", ["reasoning", pytest.param("all", marks=pytest.mark.slow(reason="257 path points"))]
+)
 def test_kept_segments_are_those_of_257_points(demo, records, scope):
     """Traces of the bundled model, where the integrand is a peak somewhere: every ninth one."""
     few, many = FastIG(*demo, scope=scope), FastIG(*demo, rule="trapezoid", steps=257, scope=scope)

@@ -126,6 +126,7 @@ def smooth(generator, kind):
 
 @pytest.mark.parametrize("kind", ["bumps", "exponentials", "waves", "saturations"])
 @pytest.mark.parametrize("tolerance", [3e-2, 1e-2])
+@pytest.mark.slow(reason="100 random functions a case")
 def test_the_error_estimate_bounds_the_error_of_smooth_functions(kind, tolerance):
     """In 95 of 100 random cases, in L2 over the components."""
     generator = torch.Generator().manual_seed(0)

@@ -88,7 +88,9 @@ OPTIONS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("weighted", [True, False], ids=["weights", "mask"])
-@pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.parametrize(
+    "accumulation", [1, 2, pytest.param(4, marks=pytest.mark.slow(reason="36 trainings in all"))]
+)
 def test_loss_and_gradient_equal_those_by_hand(
     weighted_rows, tmp_path, library, layout, option, weighted, accumulation
 ):
@@ -134,7 +136,9 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    "accumulation", [pytest.param(1, marks=pytest.mark.slow(reason="two processes")), 2]
+)
 def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, accumulation):
     """Two processes of a batch of 1: uneven rows, so a mean of their means would be another."""
     rows = weighted_rows[: 2 * accumulation]
