@@ -76,6 +76,9 @@ clean:
 .venv/bin/python .venv-oldest/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
 	$(PYTHON) -m venv $(@D:/bin=)
+# What pip installs as editable gives way to any folder called segattr, so also to this clone seen
+# from the folder above; a line of the path does not.
+	echo "$(CURDIR)" > "$$($@ -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/segattr.pth"
 
 # One file per set of packages, newer than what decides it.
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt

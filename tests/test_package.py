@@ -36,6 +36,12 @@ def test_importing_segattr_imports_neither_transformers_nor_triton():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path):
+    """As a clone does in the folder above it."""
+    (tmp_path / "segattr").mkdir()
+    subprocess.run([sys.executable, "-c", "from segattr import Trace"], check=True, cwd=tmp_path)
+
+
 def test_the_wheel_holds_the_kernels_and_the_demo(tmp_path):
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
     copy = tmp_path / "source"
