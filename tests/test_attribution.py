@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import make_model, make_trace
 from safetensors.torch import save_file
+from tiny import make_model, make_trace
 
 from segattr import Attribution, EncodedTrace, FastIG
 

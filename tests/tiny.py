@@ -1,14 +1,16 @@
-"""Tiny random models in float64, a hand-made trace, and the definition of IG to compare with."""
+"""Tiny random models in float64; traces, attributions and scores by hand; IG by its definition."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
 
-from segattr import Attribution, EncodedTrace, SegmentScorer, Trace
+from segattr import Attribution, EncodedTrace, SegmentScorer, SegmentScores, Trace
 from segattr.dataset import ScoredTrace, scored_trace
 
 DATA = Path(__file__).parent / "data"
@@ -86,6 +88,31 @@ def make_scored() -> ScoredTrace:
     tokens = torch.tensor([0.0, 0.0, 1.0, -1.0, 3.0, 2.0, -2.0, 2.0, 0.1, 0.1, 0.0, 0.0])
     attribution = Attribution(tokens, encoded, -1.0, -9.0, 9, method="by hand")
     return scored_trace(Trace("q", "abcdefgh", "1", id="a"), attribution, SegmentScorer())
+
+
+def make_attribution(*segments: Sequence[float], outside: float = 0.0) -> Attribution:
+    """Segments with these token scores, between a prompt and a stub of one token each.
+
+    Prompt and stub score ``outside``, the target, of one token too, 0.
+    """
+    scores = [outside, *chain(*segments), outside, 0.0]
+    cuts = accumulate(map(len, segments), initial=1)
+    target = (len(scores) - 1, len(scores))
+    encoded = EncodedTrace(range(len(scores)), (0, 1), list(pairwise(cuts)), target)
+    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1)
+
+
+def make_scores(*strength: float) -> SegmentScores:
+    """Scores of segments of these strengths; those above 0 are kept."""
+    values = torch.tensor(strength, dtype=torch.float64)
+    return SegmentScores(values, values, values, values > 0, values > 0)
+
+
+def assert_close(got: Tensor, expected: Tensor, tolerance: float) -> None:
+    """``got`` may differ from ``expected`` by this share of its largest value."""
+    assert got.shape == expected.shape
+    error = (got - expected).abs().max() / expected.abs().max()
+    assert error <= tolerance, f"differs by {error:.1e} of the largest score"
 
 
 def target_logprob(model, embeds: Tensor, encoded: EncodedTrace) -> Tensor:
