@@ -72,9 +72,8 @@ def test_every_rule_has_both_ends_in_every_suite():
 def run_pytest(*arguments: str | Path) -> str:
     """What pytest prints about benchmarks, called as the makefile does."""
     command = [
-        *(sys.executable, "-m", "pytest", "--suite", "tiny"),
+        *(sys.executable, "-m", "pytest", *arguments, "--suite=tiny"),
         *("--override-ini", "addopts=", "--override-ini", "filterwarnings=default"),
-        *arguments,
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=BENCHMARKS.parent, env=os.environ, check=False
