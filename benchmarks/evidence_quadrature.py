@@ -32,7 +32,7 @@ from segattr.demo import load_demo
 from segattr.demo.accuracy import answers_correctly
 from segattr.demo.world import LEVELS, sample
 from segattr.ig.calibration import Sampled, fit_sampled, sample_trace
-from segattr.quadrature.integral import RULES, nodes_and_weights
+from segattr.quadrature.fixed import RULES, nodes_and_weights
 from segattr.quadrature.refinement import Refinement, refine
 from segattr.scores import jaccard
 

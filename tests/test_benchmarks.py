@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from segattr import FastIG
-from segattr.quadrature.integral import RULES
+from segattr.quadrature.fixed import RULES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

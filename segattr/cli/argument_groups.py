@@ -9,7 +9,7 @@ from typing import Any
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
 from segattr.fields import FIELDS
-from segattr.quadrature.integral import RULES
+from segattr.quadrature.fixed import RULES
 from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.segments import PRESETS
 

@@ -24,7 +24,7 @@ from segattr.attribution import completeness_gap
 from segattr.ig.baseline import baseline_token
 from segattr.ig.fast_ig import PAPER, FastIG
 from segattr.ig.rules import Rule, describe_baseline, fingerprint
-from segattr.quadrature.integral import nodes_and_weights
+from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.refinement import Refinement, refine
 from segattr.scores import jaccard
 from segattr.trace import EncodedTrace, Trace

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segattr.quadrature.integral import RULES, nodes_and_weights
+from segattr.quadrature.fixed import RULES, nodes_and_weights
 
 FORMAT = "segattr rule 1"
 SAMPLED = 64  # numbers of each weight that go into a fingerprint

@@ -1,8 +1,6 @@
-"""Where along a path an integrand is evaluated, and with which weights it is summed.
+"""The integral of any function over [0, 1], by a rule's fixed nodes or by refinement.
 
-    integral over [0, 1] of g(alpha) ~ sum_k weights[k] g(alphas[k])
-
-Knows nothing of models. Axes: ``K`` path points.
+Axes: ``K`` nodes, ``T`` components.
 """
 
 from __future__ import annotations
@@ -10,69 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.refinement import MAX_EVALUATIONS, Refinement, refine
-
-
-def _riemann(k: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(1, k + 1) / k, np.full(k, 1 / k)
-
-
-def _linspace(k: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.linspace(0, 1, k), np.full(k, 1 / k)
-
-
-def _midpoint(k: int) -> tuple[np.ndarray, np.ndarray]:
-    return (np.arange(k) + 0.5) / k, np.full(k, 1 / k)
-
-
-def _trapezoid(k: int) -> tuple[np.ndarray, np.ndarray]:
-    weights = np.full(k, 1 / (k - 1))
-    weights[[0, -1]] /= 2
-    return np.linspace(0, 1, k), weights
-
-
-def _gauss_legendre(k: int) -> tuple[np.ndarray, np.ndarray]:
-    nodes, weights = np.polynomial.legendre.leggauss(k)
-    return (nodes + 1) / 2, weights / 2
-
-
-RULES: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
-    "riemann": _riemann,
-    "linspace": _linspace,
-    "midpoint": _midpoint,
-    "trapezoid": _trapezoid,
-    "gauss-legendre": _gauss_legendre,
-}
-
-
-def nodes_and_weights(rule: str, num_points: int) -> tuple[Tensor, Tensor]:
-    """Return the path points of a rule and their weights.
-
-    ``riemann`` is the paper's Eq. 2 (``alpha = j / K``, ``j = 1..K``); ``linspace`` is its released
-    code (both ends included, equal weights ``1 / K``, so a bias of order ``1 / K`` towards the
-    ends); ``midpoint``, ``trapezoid`` and ``gauss-legendre`` are the textbook rules.
-
-    Args:
-        rule: One of `RULES`.
-        num_points: Gradient evaluations, at least 1; at least 2 for the rules with both ends.
-
-    Returns:
-        ``(alphas, weights)``, float64 ``[K]`` each, ascending in [0, 1]; the weights sum to 1.
-
-    Raises:
-        ValueError: If the rule is unknown or has too few points.
-    """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, got {rule!r}.")
-    fewest = 2 if rule in ("linspace", "trapezoid") else 1
-    if not isinstance(num_points, int) or num_points < fewest:
-        raise ValueError(f"{rule} needs at least {fewest} points, got {num_points!r}. Raise steps.")
-    alphas, weights = RULES[rule](num_points)
-    return torch.from_numpy(alphas), torch.from_numpy(weights)
 
 
 @dataclass(frozen=True)
@@ -81,7 +21,8 @@ class Integral:
 
     Args:
         value: float64, in the shape of the function's values.
-        error: Its estimated absolute error, likewise; None for fixed rules, which cannot tell.
+        error: Its estimated absolute error, float64, in the same shape; None for fixed rules, which
+            cannot tell.
         evaluations: How often the function was called.
         converged: Whether the estimated error is within the tolerance; None for fixed rules.
     """
@@ -102,16 +43,19 @@ def integrate(
 ) -> Integral:
     """Integrate a function over [0, 1].
 
-    The error of ``"auto"`` is estimated from nested levels. It sees nothing that happens between
-    its nodes only: a bump narrower than an eighth that is zero at nine equally spaced places.
+    The error of ``"auto"`` is estimated from nested levels. What happens only between its nodes
+    goes unseen, such as a bump that is zero at all of the nine equally spaced nodes it begins with.
 
     Args:
         function: Takes a float in [0, 1], returns a tensor, always of the same shape.
-        rule: ``"auto"`` (9 equally spaced points, then bisection where the function is rough), or
-            one of `RULES`.
-        points: Of a fixed rule; ``None``: 50.
+        rule: ``"auto"`` (9 equally spaced nodes, then bisection where the function is rough), or
+            one of `segattr.quadrature.fixed.RULES`.
+        points: Number of nodes of a fixed rule. ``None`` means 50.
         tolerance: Where ``"auto"`` stops: the error's share of the value, in L2 over components.
-        max_evaluations: Most calls of ``"auto"``.
+        max_evaluations: Limit on calls by ``"auto"``, at least 9.
+
+    Returns:
+        The integral, with the error and whether it converged for ``"auto"`` only.
 
     Raises:
         ValueError: If an argument is out of range, or the shape of the values changes.
@@ -141,6 +85,7 @@ def integrate(
 
 
 def require_tolerance(tolerance: float) -> None:
+    """Raise ValueError if no estimated error could be within the tolerance."""
     if not tolerance > 0:
         raise ValueError(
             f"tolerance must be above 0, got {tolerance}. Lower max_evaluations to save time."
@@ -164,13 +109,13 @@ def _evaluated(function: Callable[[float], Tensor], alphas: Tensor) -> tuple[tor
 def require_finite(
     rows: Tensor, alphas: Tensor, what: str, component: str = "component", remedy: str = ""
 ) -> None:
-    """Raise, naming the path point, if a value is not finite.
+    """Raise if a value is not finite, and say at which path point.
 
     Args:
-        rows: Values at the path points, ``[K, T]``.
-        alphas: The path points, ``[K]``.
-        what: Has these values.
-        component: What a column stands for; not named if there is only one.
+        rows: Values at the nodes, ``[K, T]``.
+        alphas: The nodes, ``[K]``.
+        what: Name of what has these values, for the error.
+        component: Name of what a column stands for; left out if there is only one column.
         remedy: A sentence for the error.
 
     Raises:

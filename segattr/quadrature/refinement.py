@@ -1,11 +1,5 @@
 """Adaptive integration along a path: bisect where the integrand is rough, and know the error.
 
-Through the nodes goes a monotone cubic (PCHIP: Fritsch & Butland, 1984), whose integral over an
-interval of width h with slopes s at its ends is the trapezoid and a correction:
-
-    h/2 (g_a + g_c) - h^2/12 (s_c - s_a)
-
-On equally spaced nodes the corrections inside cancel, and it is the trapezoid with end slopes.
 Axes: ``K`` nodes, ``I = K - 1`` intervals, ``T`` components, ``P`` samples.
 """
 
@@ -14,26 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from segattr.quadrature.errors import SAFETY, ErrorModel, admit_gap, missed
+from segattr.quadrature.level import Level, better_of, is_smooth
 
 COARSEST = 9
 MAX_EVALUATIONS = 65
 # Intervals bisected at once: more waste evaluations, fewer trust an error estimate too soon.
 BISECTED = 3
-# Nested trapezoids that differ by less belong to a smooth integrand, bisected everywhere, unless
-# half of its variation is in one interval.
-SMOOTH = 0.1
-# Of the sum of a smooth integrand's errors, at least so much is left after they cancel.
-LEAST_LEFT = 1 / 16
-# A round makes errors smaller against doubts by this much at most; and tells nothing of it unless
-# it bisected this share of all doubt.
-FASTEST = 8
-TELLING = 0.1
-# The error that is reported, over the one that is estimated: tests/quadrature/test_integral.py.
-SAFETY = 2
-# The potential counts as known to so many roundings of its largest value.
-ROUNDINGS = 4
 # Share of the potential's variation that integrals may miss; beyond, no error estimate is believed.
 MISSED = 0.1
 # An estimate that is a larger share of the integral than this is not believed.
@@ -47,18 +30,19 @@ class Refinement:
     """The nodes of one path, what is known there, and where to look next.
 
     Args:
-        max_evaluations: Most nodes.
+        max_evaluations: Limit on nodes.
         resolution: Relative rounding error of the potential; see `add`.
-        coarsest: Equally spaced nodes to begin with, odd.
+        coarsest: Number of equally spaced nodes to begin with, odd, at least 5.
 
     Attributes:
-        alphas: Nodes, float64 ``[K]``, ascending.
+        alphas: Nodes, float64 ``[K]``, ascending; none before the first round.
         values: The integrand there, float64 ``[K, T]``.
         potentials: The potential there, float64 ``[K]``, or None.
         integrals: Over each interval, float64 ``[I, T]``.
         errors: Their estimated errors, signed, float64 ``[I, T]``.
         missed: What the cubics miss of the potential's differences beyond its rounding, float64
             ``[I]``.
+        smooth: Whether the integrand is smooth, as far as equally spaced nodes can tell.
         wanted: Nodes to evaluate next, float64; empty when there may be no more.
         converged: Whether `refine` found what it waited for.
     """
@@ -76,9 +60,14 @@ class Refinement:
         self.alphas = torch.empty(0, dtype=torch.float64)
         self.values = torch.empty(0, 0, dtype=torch.float64)
         self.potentials: Tensor | None = None
+        self.integrals = torch.empty(0, 0, dtype=torch.float64)
+        self.errors = torch.empty(0, 0, dtype=torch.float64)
+        self.missed = torch.empty(0, dtype=torch.float64)
+        self.smooth = False
         self.wanted = torch.linspace(0, 1, coarsest, dtype=torch.float64)
         self.converged = False
-        self.ratio = 0.0
+        self._level: Level | None = None
+        self._error_model = ErrorModel()
 
     @property
     def value(self) -> Tensor:
@@ -98,34 +87,32 @@ class Refinement:
                 integrand's components, ``[K]``: its differences show what the nodes have missed.
             values: The integrand, ``[K, T]``.
         """
-        known = len(self.alphas)
-        self.alphas, order = torch.cat([self.alphas, self.wanted]).sort()
-        values = values.double()
-        self.values = torch.cat([self.values, values])[order] if known else values
-        if potentials is not None:
-            potentials = potentials.double()
-            before = [] if self.potentials is None else [self.potentials]
-            self.potentials = torch.cat([*before, potentials])[order]
-        coarse = order < known
-        if not known:  # the coarsest level is compared with every other one of its nodes
-            coarse[::2] = True
-            self._before = _cubic(self.alphas[coarse], self.values[coarse])
-        now = trapezoids, corrections, doubts = _cubic(self.alphas, self.values)
-        self.integrals = trapezoids + corrections
-        self.missed = self._missed()
-        self.errors = self._estimate(doubts, coarse)
-        every_other = torch.equal(coarse, torch.arange(len(order)) % 2 == 0)
-        self.smooth = every_other and self._compare_levels(trapezoids)
-        if self.smooth:  # what cancelled when this level was made will cancel again
-            self.errors *= max(self.cancelled, LEAST_LEFT)
-            self._admit_the_gap()
-        self.wanted = self._next_nodes(trapezoids)
-        self._before = now
+        known = self._store(potentials, values)
+        before, now = self._level, Level.through(self.alphas, self.values)
+        if before is None:
+            # The coarsest level is compared with every other one of its own nodes.
+            known[::2] = True
+            before = Level.through(self.alphas[known], self.values[known])
+        self._level = now
+        self._error_model = self._error_model.after(before, now, known)
+        # Levels are compared as wholes only if every interval was bisected: from the first level
+        # on, whose nodes are equally spaced, that happens as long as the integrand is smooth.
+        nested = torch.equal(known, torch.arange(len(known)) % 2 == 0)
+        self.smooth = nested and is_smooth(before, now, self.values)
+        self.integrals = better_of(before, now) if nested else now.cubics
+        self.missed = missed(self.potentials, now.cubics, self.resolution)
+        self.errors = self._error_model.errors(now.doubts, self.missed)
+        if self.smooth:
+            # Scaling errors down must not hide what the potential shows to be missing.
+            errors = self._error_model.cancelled(self.errors)
+            self.errors = admit_gap(errors, self.potentials, self.value, self.resolution)
+        self.wanted = self._next_nodes(now.trapezoids)
 
     def samples(self, count: int = 32) -> Tensor:
         """Return integrals as they may really be, float64 ``[P, T]``; the first is the estimate.
 
-        Each of the others adds every interval's estimated error with a random sign, seeded.
+        Each of the ``count`` others adds every interval's estimated error with a random sign,
+        seeded.
         """
         shape = (count, len(self.errors))
         signs = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
@@ -137,7 +124,7 @@ class Refinement:
         Not on the coarsest level, unless the integrand is smooth; not while it is as large as the
         integral; and not while the integrals miss a good part of the potential's changes.
         """
-        if len(self.alphas) == self.coarsest and not self.smooth:
+        if len(self.alphas) <= self.coarsest and not self.smooth:
             return False
         if self.error.sum() > LARGEST * self.value.abs().sum():
             return False
@@ -145,53 +132,23 @@ class Refinement:
             return True
         return bool(self.missed.sum() <= MISSED * self.potentials.diff().abs().sum())
 
-    def _missed(self) -> Tensor:
-        if self.potentials is None:
-            return torch.zeros(len(self.integrals), dtype=torch.float64)
-        missed = self.potentials.diff() - self.integrals.sum(1)
-        return (missed.abs() - self._noise()).clamp_min(0)
-
-    def _admit_the_gap(self) -> None:
-        """Raise the errors to what the whole integral is known to miss."""
-        if self.potentials is None:
-            return
-        gap = (self.potentials[-1] - self.potentials[0] - self.value.sum()).abs() - self._noise()
-        self.errors *= (gap / self.errors.abs().sum().clamp_min(1e-300)).clamp_min(1)
-
-    def _noise(self) -> Tensor:
-        """What rounding makes of the potential."""
-        assert self.potentials is not None
-        return ROUNDINGS * self.resolution * self.potentials.abs().max()
-
-    def _estimate(self, doubts: Tensor, coarse: Tensor) -> Tensor:
-        """Each interval's error: its doubt, scaled by how far doubts were off before.
-
-        That ratio is taken where ``coarse`` nodes were bisected, so it follows the order in which
-        the integrand really converges; bisecting what was hardly in doubt tells nothing. What an
-        interval's integral misses of the potential's difference is an error too.
-        """
-        trapezoids, corrections, before = self._before
-        places = coarse.nonzero().flatten()
-        total = F.pad(self.integrals.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
-        bisected = places.diff() > 1
-        moves = (total - trapezoids - corrections)[bisected]
-        moved = moves.abs().sum()
-        self.cancelled = float(moves.sum(0).abs().sum() / moved.clamp_min(1e-300))
-        doubted = before[bisected].abs().sum()
-        scale = doubted.clamp_min(1e-6 * self.integrals.abs().sum()).clamp_min(1e-300)
-        slowest = self.ratio / (FASTEST if doubted > TELLING * before.abs().sum() else 1)
-        self.ratio = max(float(moved / scale), slowest)
-        errors = doubts * self.ratio
-        sizes = errors.abs().sum(1, keepdim=True)
-        evenly = 1 / errors.shape[1]
-        shapes = torch.where(sizes > 0, errors / sizes.clamp_min(1e-300), evenly)
-        missed = self.missed[:, None]
-        return torch.where(missed > sizes, shapes * missed, errors)
+    def _store(self, potentials: Tensor | None, values: Tensor) -> Tensor:
+        """Keep what was found, in the order of the nodes; return which were known, bool ``[K]``."""
+        known = len(self.alphas)
+        self.alphas, order = torch.cat([self.alphas, self.wanted]).sort()
+        values = values.double()
+        self.values = torch.cat([self.values, values])[order] if known else values
+        if potentials is not None:
+            before = [] if self.potentials is None else [self.potentials]
+            self.potentials = torch.cat([*before, potentials.double()])[order]
+        return order < known
 
     def _next_nodes(self, trapezoids: Tensor) -> Tensor:
         """The middles of the roughest intervals, as many as may still be evaluated."""
         widths = self.alphas.diff()
         roughness = self._roughness(widths, trapezoids)
+        # A smooth integrand is bisected everywhere: on equally spaced nodes its integral converges
+        # at least as fast as nested trapezoids, and the next level can be compared as a whole.
         count = len(widths) if self.smooth else BISECTED
         roughest = roughness.argsort(descending=True, stable=True)
         roughest = roughest[widths[roughest] > NARROWEST]
@@ -205,21 +162,6 @@ class Refinement:
             sizes = self.values.abs().sum(1)
             return steps + widths * (sizes[1:] + sizes[:-1]) / 4
         return (self.potentials.diff() - trapezoids.sum(1)).abs() + steps / 4
-
-    def _compare_levels(self, trapezoids: Tensor) -> bool:
-        """Take trapezoids or cubics, whichever moved less; return whether the integrand is smooth.
-
-        For equally spaced nodes and, before, every other one of them: trapezoids are the better
-        choice for a function that is flat at both ends.
-        """
-        before, corrections, _ = self._before
-        of_trapezoids = (trapezoids.sum(0) - before.sum(0)).abs().sum()
-        of_cubics = (self.value - (before + corrections).sum(0)).abs().sum()
-        if of_trapezoids < of_cubics:
-            self.integrals = trapezoids
-        steps = self.values.diff(dim=0).abs().sum(1)
-        spread = bool(steps.max() <= steps.sum() / 2)
-        return spread and bool(of_trapezoids <= SMOOTH * trapezoids.sum(0).abs().sum())
 
 
 def refine(
@@ -239,53 +181,9 @@ def refine(
 
 
 def require_max_evaluations(max_evaluations: int, coarsest: int = COARSEST) -> None:
+    """Raise ValueError if the limit does not even allow the coarsest level."""
     if not isinstance(max_evaluations, int) or max_evaluations < coarsest:
         raise ValueError(
             f"max_evaluations must be at least the {coarsest} nodes of the coarsest level, got "
             f"{max_evaluations}. Use a fixed rule for fewer."
         )
-
-
-def _cubic(alphas: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Trapezoids, the monotone cubic's corrections, and doubts, ``[I, T]`` each.
-
-    Doubts are the corrections with slopes that are not kept monotone: these see a lone peak, where
-    all monotone slopes are 0.
-    """
-    widths = alphas.diff()[:, None]
-    secants = values.diff(dim=0) / widths
-    trapezoids = widths / 2 * (values[1:] + values[:-1])
-    corrections, doubts = (
-        -(widths**2) / 12 * slopes(widths, secants).diff(dim=0) for slopes in (_slopes, _parabolic)
-    )
-    return trapezoids, corrections, doubts
-
-
-def _parabolic(widths: Tensor, secants: Tensor) -> Tensor:
-    """Slopes at the nodes of parabolas through three nodes, ``[K, T]``."""
-    inside = (widths[1:] * secants[:-1] + widths[:-1] * secants[1:]) / (widths[1:] + widths[:-1])
-    return torch.cat([2 * secants[:1] - inside[:1], inside, 2 * secants[-1:] - inside[-1:]])
-
-
-def _slopes(widths: Tensor, secants: Tensor) -> Tensor:
-    """Slopes at the nodes: weighted harmonic means of the secants, 0 at extrema, ``[K, T]``."""
-    left, right = secants[:-1], secants[1:]
-    to_left = widths[:-1] + 2 * widths[1:]
-    to_right = 2 * widths[:-1] + widths[1:]
-    same = left * right > 0
-    ones = torch.ones((), dtype=left.dtype)
-    means = (to_left + to_right) / (
-        to_left / torch.where(same, left, ones) + to_right / torch.where(same, right, ones)
-    )
-    inside = torch.where(same, means, 0.0)
-    first = _end_slope(widths[0], widths[1], secants[0], secants[1])
-    last = _end_slope(widths[-1], widths[-2], secants[-1], secants[-2])
-    return torch.cat([first[None], inside, last[None]])
-
-
-def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: Tensor) -> Tensor:
-    """Slope of a parabola through three nodes at its end, kept monotone, ``[T]``."""
-    slope = ((2 * width + next_width) * secant - width * next_secant) / (width + next_width)
-    slope = torch.where(slope * secant <= 0, 0.0, slope)
-    too_steep = (secant * next_secant <= 0) & (slope.abs() > 3 * secant.abs())
-    return torch.where(too_steep, 3 * secant, slope)

@@ -18,7 +18,7 @@ from segattr.engine.attention import BandedAttention, SdpaAttention
 from segattr.engine.decoder import why_not_fused
 from segattr.engine.fused import FusedEngine, Kept
 from segattr.engine.planner import Load, Plan, Planner, _layer_bytes
-from segattr.quadrature.integral import nodes_and_weights
+from segattr.quadrature.fixed import nodes_and_weights
 
 # Grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3), tied heads, sliding windows in
 # all layers (Mistral) and in some (Qwen2), MLP and output biases (Llama).

@@ -10,7 +10,7 @@ from tiny import make_model, make_trace, naive_ig
 
 from segattr import FastIG, SegmentScorer, Trace, UndecidedWarning
 from segattr.engine.planner import Plan, Planner
-from segattr.quadrature.integral import nodes_and_weights
+from segattr.quadrature.fixed import nodes_and_weights
 from segattr.scores import jaccard
 
 pytestmark = pytest.mark.usefixtures("exact_norms")

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, TraceTooLongError
 from segattr.engine.planner import Plan, Planner
-from segattr.quadrature.integral import RULES, nodes_and_weights
+from segattr.quadrature.fixed import RULES, nodes_and_weights
 
 # The fused engine takes norms in float64 where transformers has float32: the models do here, too.
 pytestmark = pytest.mark.usefixtures("exact_norms")

@@ -11,7 +11,7 @@ from tiny import make_model, make_trace
 
 from segattr import FastIG, Rule
 from segattr.ig.rules import describe_baseline, fingerprint
-from segattr.quadrature.integral import nodes_and_weights
+from segattr.quadrature.fixed import nodes_and_weights
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 
