@@ -15,7 +15,7 @@ import torch
 from peers import PEERS, Peer, available_peers, peer
 from shapes import Shape, make_model, make_trace, path_flops
 
-from segattr import Attribution, EncodedTrace, SegmentScorer
+from segattr import EncodedTrace, SegmentScorer
 from segattr.scores import jaccard
 
 ON_GPU = torch.cuda.is_available()
@@ -92,7 +92,7 @@ class PeakMemory:
 
 
 def kept_segments(trace: EncodedTrace, scores: torch.Tensor) -> torch.Tensor:
-    return SegmentScorer().score(Attribution(scores, trace, 0.0, 0.0, 0)).kept
+    return SegmentScorer().score_tokens(scores, trace.segments).kept
 
 
 @pytest.mark.parametrize("variant", available_peers())

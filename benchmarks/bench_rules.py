@@ -12,7 +12,7 @@ import pytest
 import torch
 from shapes import Shape, make_model, make_trace
 
-import segattr.ig.fast_ig
+import segattr.ig.rules
 from segattr import Attribution, FastIG, Trace
 from segattr.demo import load_demo, load_records
 from segattr.quadrature.refinement import refine
@@ -80,7 +80,7 @@ def test_rule(
     given = inputs(rule_model)
     ig = FastIG(given.model, scope=scope, **RULES[variant])
     outside: list[float] = []
-    monkeypatch.setattr(segattr.ig.fast_ig, "refine", counting_refine(outside))
+    monkeypatch.setattr(segattr.ig.rules, "refine", counting_refine(outside))
     if repeat == 0:
         ig.attribute(given.traces[0])
     outside.clear()

@@ -9,7 +9,6 @@ others); random models take random tokens. benchmarks/README.md has the table.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import sys
@@ -25,9 +24,11 @@ from typing import Any
 
 import torch
 import transformers
+from evidence_plot import draw
+from measured import Results
 from torch import Tensor
 
-from segattr import Attribution, EncodedTrace, FastIG, SegmentScorer, Trace, encode
+from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, encode
 from segattr.demo import load_demo
 from segattr.demo.accuracy import answers_correctly
 from segattr.demo.world import LEVELS, sample
@@ -182,7 +183,7 @@ def along_the_profile(known: Known) -> Tensor:
 
 def compare(scores: Tensor, reference: Tensor, encoded: EncodedTrace) -> Row:
     ours, theirs = (
-        SegmentScorer().score(Attribution(tokens.double(), encoded, 0.0, 0.0, 0))
+        SegmentScorer().score_tokens(tokens.double(), encoded.segments)
         for tokens in (scores, reference)
     )
     return {
@@ -237,53 +238,6 @@ def summarise(kind: Kind, rows: list[Row]) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def draw(results: Path, path: Path) -> None:
-    """Token error and agreement of the kept segments against evaluations, for three kinds.
-
-    Of all files of this name or that continue it, such as ``quadrature-others.json``.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    files = sorted(results.parent.glob(f"{results.stem.split('-')[0]}*.json"))
-    runs = [run for file in files for run in json.loads(file.read_text())["runs"]]
-    measured = dict.fromkeys(run["kind"] for run in runs)
-    kinds = [kind for kind in map(str, (KINDS[0], KINDS[1], KINDS[9])) if kind in measured]
-    kinds = kinds or list(measured)[:3]
-    figure, axes = plt.subplots(2, len(kinds), figsize=(4.2 * len(kinds), 6.4), squeeze=False)
-    for kind, (error, agreement) in zip(kinds, axes.T, strict=True):
-        curves: dict[str, list[Row]] = defaultdict(list)
-        for run in runs:
-            if run["kind"] == kind:
-                curves[run["rule"]].append(run)
-        for rule, points in curves.items():
-            evaluations = [point["evaluations"] for point in points]
-            errors = [point["median_token_error"] for point in points]
-            error.plot(evaluations, errors, label=rule, **style_of(rule))
-            agreement.plot(evaluations, [point["kept"] for point in points], **style_of(rule))
-        error.set(title=kind, yscale="log")
-        agreement.set(xlabel="gradient evaluations")
-        error.grid(alpha=0.3)
-        agreement.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("token error, median")
-    axes[1, 0].set_ylabel("kept segments, mean Jaccard")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=5, frameon=False)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def style_of(rule: str) -> Row:
-    if rule == "auto":
-        return {"color": "black", "marker": "*", "ms": 14, "ls": "", "zorder": 3}
-    if rule == "auto, stopped at":
-        return {"color": "black", "marker": ".", "zorder": 3}
-    dotted = rule in ("calibrated", "quantiles of F")
-    return {"marker": ".", "lw": 1.2, "alpha": 0.8, "ls": ":" if dotted else "-"}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, help="at most so many of each kind")
@@ -293,9 +247,6 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=HERE / "results" / "quadrature.png")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(HERE))
-    from conftest import Results
-
     results = Results(arguments.results)
     with ProcessPoolExecutor(arguments.workers) as pool:
         for kind in (kind for kind in KINDS if re.search(arguments.only, str(kind))):
@@ -306,7 +257,7 @@ def main() -> None:
             for summary in summarise(kind, rows):
                 results.add({"group": "quadrature", **summary})
             print(f"{kind}: {count} traces", file=sys.stderr, flush=True)
-    draw(arguments.results, arguments.plot)
+    draw(arguments.results, arguments.plot, [str(KINDS[index]) for index in (0, 1, 9)])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from segattr import EncodedTrace, FastIG
-from segattr.engine.autograd import frozen
+from segattr.engine.model import frozen
 
 Peer = Callable[[], Tensor]
 PEERS = (

@@ -1,24 +1,35 @@
 """Fast, exact segment-level attribution of long reasoning traces, and the loss masks made from it.
 
 trace -> segments -> attribution [T] -> segment scores [S] -> training row [T] -> collated batch
+
+Names are imported from their modules, and torch with them, when they are first used.
 """
 
-from segattr.attribution import Attribution, Method
-from segattr.encoding import encode
-from segattr.ig.calibration import fit_rule
-from segattr.ig.fast_ig import FastIG
-from segattr.ig.rules import Rule
-from segattr.quadrature.integral import Integral, integrate
-from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
-from segattr.segments import split_segments
-from segattr.trace import EncodedTrace, Trace, TraceTooLongError
-from segattr.training.collator import LossMaskCollator
-from segattr.training.grpo import GRPOTokenMaskMixin, GRPOTokenWeightMixin
-from segattr.training.rows import training_row
-from segattr.training.trainers import TokenWeightMixin
-from segattr.training.weights import strength_weights, top_tokens
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from segattr.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from segattr.attribution import Attribution, Method
+    from segattr.encoding import encode
+    from segattr.ig import Adaptive, FastIG, Fixed, Rule, fit_rule
+    from segattr.quadrature import Integral, integrate
+    from segattr.scores import SegmentScorer, SegmentScores, UndecidedWarning
+    from segattr.segments import split_segments
+    from segattr.trace import EncodedTrace, Trace, TraceTooLongError
+    from segattr.training import (
+        GRPOTokenMaskMixin,
+        GRPOTokenWeightMixin,
+        LossMaskCollator,
+        TokenWeightMixin,
+        random_segments,
+        strength_weights,
+        top_tokens,
+        training_row,
+    )
 
 __all__ = [
     "Trace",
@@ -29,6 +40,8 @@ __all__ = [
     "integrate",
     "Integral",
     "FastIG",
+    "Fixed",
+    "Adaptive",
     "fit_rule",
     "Rule",
     "Attribution",
@@ -36,6 +49,7 @@ __all__ = [
     "SegmentScorer",
     "SegmentScores",
     "UndecidedWarning",
+    "random_segments",
     "strength_weights",
     "top_tokens",
     "training_row",
@@ -44,3 +58,17 @@ __all__ = [
     "GRPOTokenWeightMixin",
     "GRPOTokenMaskMixin",
 ]
+HOMES = ("trace", "segments", "encoding", "attribution", "scores", "quadrature", "ig", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in HOMES:
+            module = importlib.import_module(f"segattr.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'segattr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -18,7 +18,7 @@ from torch import Tensor
 from segattr.trace import EncodedTrace, Trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """How much each token moved the answer's log-probability.
 
@@ -29,14 +29,14 @@ class Attribution:
         target_logprob: F(x), the sum of the answer tokens' log-probabilities, in nats.
         baseline_logprob: F(x'), the same at the baseline; ``None`` for methods without one.
         evaluations: Gradient evaluations of the whole model.
+        method: Name of the method.
         converged: Whether the method is sure of what it was asked for: the kept segments, or scores
             within a tolerance. None for methods that cannot tell; then there are no errors either.
         token_error: Estimated absolute error of each token score, ``[T]``.
         segment_samples: The segments' sums of scores and of absolute scores as they may really be,
             float64 ``[P, S, 2]``; the first sample has the sums as they are. NaN where no error can
             be estimated.
-        method: Name of the method.
-        settings: What it was run with, JSON-serialisable.
+        settings: What really ran: JSON-serialisable.
     """
 
     token_scores: Tensor
@@ -44,11 +44,23 @@ class Attribution:
     target_logprob: float
     baseline_logprob: float | None
     evaluations: int
+    method: str
     converged: bool | None = None
     token_error: Tensor | None = None
     segment_samples: Tensor | None = None
-    method: str = "integrated-gradients"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        name = "" if self.encoded.id is None else f"{self.encoded.id!r}, "
+        baseline, gap = "", ""
+        if self.baseline_logprob is not None:
+            baseline = f"{self.baseline_logprob:.2f} -> "
+            gap = f" (completeness gap {self.completeness_gap:.1%})"
+        return (
+            f"Attribution({name}{self.method}, {len(self.token_scores)} tokens, "
+            f"{len(self.encoded.segments)} segments, log p {baseline}{self.target_logprob:.2f}"
+            f"{gap}, {self.evaluations} evaluations, converged={self.converged})"
+        )
 
     @property
     def completeness_gap(self) -> float | None:

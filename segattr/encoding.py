@@ -70,23 +70,13 @@ def encode(
     """
     _require_fast(tokenizer)
     prompt = _prompt_text(trace.question, tokenizer, instruction, prompt_template) + opening
-    if trace.reasoning.lstrip().startswith("<think>") and prompt.rstrip().endswith("<think>"):
-        raise ValueError(
-            "reasoning must start after <think>, got a trace that opens it again. "
-            "Take the tag off; Trace.from_record does that for chat data."
-        )
+    _require_opened_once(prompt, trace.reasoning)
     cuts = _cuts(trace, keywords, strip_final_answer)
     ids, edges = _cut_tokens(
         tokenizer, prompt + trace.reasoning, [len(prompt) + cut for cut in cuts]
     )
-    stub_ids, answer_ids, closing_ids = (
-        _ids(tokenizer, text) for text in (stub, trace.answer, closing)
-    )
-    if not answer_ids:
-        raise ValueError(
-            f"answer must have at least one token, got none for {trace.answer!r}. "
-            "Does this tokenizer drop its characters?"
-        )
+    stub_ids, closing_ids = _ids(tokenizer, stub), _ids(tokenizer, closing)
+    answer_ids = _answer_ids(tokenizer, trace.answer)
     target = edges[-1] + len(stub_ids)
     encoded = EncodedTrace(
         input_ids=torch.tensor(ids[: edges[-1]] + stub_ids + answer_ids + closing_ids),
@@ -110,6 +100,23 @@ def _require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
             "Load it with AutoTokenizer.from_pretrained(..., use_fast=True), or build an "
             "EncodedTrace by hand."
         )
+
+
+def _require_opened_once(prompt: str, reasoning: str) -> None:
+    if reasoning.lstrip().startswith("<think>") and prompt.rstrip().endswith("<think>"):
+        raise ValueError(
+            "reasoning must start after <think>, got a trace that opens it again. "
+            "Take the tag off; Trace.from_record does that for chat data."
+        )
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    if ids := _ids(tokenizer, answer):
+        return ids
+    raise ValueError(
+        f"answer must have at least one token, got none for {answer!r}. "
+        "Does this tokenizer drop its characters?"
+    )
 
 
 def _prompt_text(

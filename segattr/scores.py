@@ -122,8 +122,8 @@ class SegmentScorer:
         tau: Share of the total strength that the important segments reach, in (0, 1].
         beta: Highest direction consistency of an important segment, in [0, 1]; 1 switches the
             filter off (the paper's "high strength" variant).
-        normalization: What a segment's sum is divided by: ``"sqrt-length"`` (as the paper),
-            ``"length"``, ``"none"``.
+        normalization: What a segment's sum is divided by: sqrt-length (as the paper), length, or
+            none.
         keep_ends: Also keep the first and the last segment.
 
     Raises:

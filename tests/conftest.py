@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,8 +22,9 @@ from tiny import SHARED, exact_norm, make_model, make_trace
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, encode, training_row
 from segattr.dataset import ScoredTrace, score_trace
-from segattr.demo import BUNDLED, load_demo, load_records
+from segattr.demo import BUNDLED, TRACES, load_demo, load_records
 from segattr.engine.decoder import FAMILIES
+from segattr.training.rows import Row
 
 
 @pytest.fixture
@@ -84,6 +86,30 @@ def scored_traces(demo, records) -> list[ScoredTrace]:
     asked = {"model": BUNDLED, "tau": scorer.tau}
     scored = [score_trace(t, encode(t, tokenizer), ig, scorer, asked) for t in traces]
     return [ScoredTrace.from_record(json.loads(json.dumps(s.to_record()))) for s in scored]
+
+
+@pytest.fixture
+def unpadded(demo, tmp_path):
+    """A model whose config names no pad token, and its tokenizer, which does; saved together."""
+    tokenizer = demo[1]
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 4096}
+    make_model("llama", pad_token_id=None, **sizes).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return transformers.AutoModelForCausalLM.from_pretrained(tmp_path), tokenizer
+
+
+@pytest.fixture(scope="session")
+def rows(scored_traces) -> list[Row]:
+    """Their training rows, without options."""
+    return [scored.row() for scored in scored_traces]
+
+
+@pytest.fixture
+def traces(tmp_path) -> Path:
+    """A file of three bundled traces."""
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(TRACES.read_text().splitlines(keepends=True)[:3]))
+    return path
 
 
 @pytest.fixture(scope="session")

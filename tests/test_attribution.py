@@ -51,7 +51,9 @@ def test_error_estimates_are_saved(tmp_path):
 
 def test_a_segments_error_is_that_of_its_share():
     samples = torch.tensor([[[9.0, 3], [9, 1]], [[9, 3], [9, 3]], [[9, 2], [9, 2]]]).double()
-    attribution = Attribution(torch.ones(37), make_trace(), -1.0, None, 1, segment_samples=samples)
+    attribution = Attribution(
+        torch.ones(37), make_trace(), -1.0, None, 1, "by hand", segment_samples=samples
+    )
     torch.testing.assert_close(attribution.segment_error, torch.tensor([0.25, 0.25]).double())
     assert attribution.completeness_gap is None
 
@@ -63,5 +65,36 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_the_gap_is_relative_to_the_change():
-    attribution = Attribution(torch.tensor([3.0, 5.0]), make_trace(), -2.0, -12.0, 1)
+    attribution = Attribution(torch.tensor([3.0, 5.0]), make_trace(), -2.0, -12.0, 1, "by hand")
     assert attribution.completeness_gap == pytest.approx(0.2)
+
+
+def test_it_shows_what_matters_and_no_tensors(trace):
+    ig = FastIG(make_model("qwen2"), max_evaluations=9)
+    attribution = ig.attribute(dataclasses.replace(trace, id="x"))
+    shown = repr(attribution)
+    assert len(shown) <= 200
+    for part in (
+        "'x', integrated-gradients, 36 tokens, 4 segments, log p",
+        f"{attribution.baseline_logprob:.2f} -> {attribution.target_logprob:.2f}",
+        f"gap {attribution.completeness_gap:.1%}",
+        "9 evaluations, converged=False",
+    ):
+        assert part in shown
+    assert "tensor(" not in shown
+    assert repr(Attribution(torch.ones(37), trace, -1.0, None, 1, method="by hand")) == (
+        "Attribution(by hand, 37 tokens, 4 segments, log p -1.00, 1 evaluations, converged=None)"
+    )
+
+
+def test_attributions_can_be_compared_and_collected(trace):
+    """Tensors cannot be compared to one truth value, so each attribution equals itself only."""
+    one, other = (Attribution(torch.ones(37), trace, -1.0, None, 1, "by hand") for _ in range(2))
+    assert one != other
+    assert len({one, other}) == 2
+    assert [other, one].index(one) == 1
+
+
+def test_a_method_must_have_a_name(trace):
+    with pytest.raises(TypeError, match="method"):
+        Attribution(torch.ones(37), trace, -1.0, None, 1)

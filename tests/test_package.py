@@ -31,9 +31,31 @@ def test_the_readme_runs_as_it_stands_and_prints_what_it_says(index, tmp_path):
     assert result.stdout.splitlines() == promised
 
 
-def test_importing_segattr_imports_neither_transformers_nor_triton():
-    code = "import segattr, sys; sys.exit(bool({'transformers', 'triton'} & sys.modules.keys()))"
+def test_the_readme_s_first_commands_run_as_they_stand(tmp_path):
+    """In a folder like the clone after `make demo`."""
+    (tmp_path / "segattr").symlink_to(ROOT / "segattr")
+    command = tmp_path / ".venv/bin/segattr"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -W error -m segattr "$@"\n')
+    command.chmod(0o755)
+    lines = re.findall(r"^    (\.venv/bin/segattr .*)$", (ROOT / "README.md").read_text(), re.M)
+    assert [line.split()[1] for line in lines] == ["score", "show"]
+    for line in lines:
+        result = subprocess.run(line.split(), capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert "trace easy-02" in result.stdout
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers", "triton"])
+def test_importing_segattr_imports_nothing_heavy(module):
+    code = f"import segattr, sys; sys.exit({module!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_names_that_are_imported_when_used_are_those_promised():
+    assert set(segattr.__all__) <= set(dir(segattr))
+    with pytest.raises(AttributeError, match="module 'segattr' has no attribute 'nonsense'"):
+        segattr.nonsense  # noqa: B018
 
 
 def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path):

@@ -20,7 +20,7 @@ def attribution(*segments: list[float]) -> Attribution:
         spans.append((at, at + len(segment)))
         at += len(segment)
     encoded = EncodedTrace(torch.arange(len(scores)), (0, 1), spans, (at, at + 1))
-    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1)
+    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1, "by hand")
 
 
 def important(result) -> list[int]:
@@ -92,7 +92,7 @@ def test_segments_without_attribution_have_no_strength():
 @pytest.mark.parametrize("change", [lambda a: -a, lambda a: 1e-6 * a, lambda a: 1e6 * a])
 def test_sign_and_scale_change_nothing(change):
     whole = attribution([1.0, -2.0], [3.0, 2.0], [0.5, -0.4, 0.1])
-    changed = Attribution(change(whole.token_scores), whole.encoded, -1.0, -2.0, 1)
+    changed = Attribution(change(whole.token_scores), whole.encoded, -1.0, -2.0, 1, "by hand")
     before, after = SegmentScorer().score(whole), SegmentScorer().score(changed)
     torch.testing.assert_close(after.strength, before.strength)
     torch.testing.assert_close(after.consistency, before.consistency)

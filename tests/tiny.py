@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -12,9 +13,13 @@ from torch import Tensor
 
 from segattr import Attribution, EncodedTrace, SegmentScorer, SegmentScores, Trace
 from segattr.dataset import ScoredTrace, scored_trace
+from segattr.engine.choice import Engine, engine_class
+from segattr.engine.ends import PathEnds
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
+# Options with which `segattr score` takes no time.
+SCORE = ["--model", "bundled", "--rule", "midpoint", "--steps", "2"]
 VOCAB = 96
 
 SMALL = {
@@ -33,10 +38,25 @@ SMALL = {
 }
 HEADS_OF_GEMMA = {"query_pre_attn_scalar": 8, "sliding_window": 16}
 SMALL_GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+SLIDING_AND_FULL = {
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "sliding_window": 16,
+}
+WIDTHS_OF_GEMMA3N = {
+    **SLIDING_AND_FULL,
+    "intermediate_size": [48, 64, 48],
+    "activation_sparsity_pattern": [0.0] * 3,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCAB,
+    "laurel_rank": 4,
+    "num_kv_shared_layers": 0,
+}
+# With embeddings of its own for each layer it would refuse every point between two tokens.
+HEADS_OF_GEMMA4 = {**SLIDING_AND_FULL, "global_head_dim": 16, "hidden_size_per_layer_input": 0}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 # One name per way a model can differ: biases, head norms, sliding window, embeddings scaled in the
 # model (Gemma) or in the embedding (Gemma3), capped logits (Gemma2), learned positions (GPT-2),
-# experts, tied and untied heads.
+# experts, tied and untied heads, layers whose MLP (Gemma3n) or heads (Gemma4) differ in width.
 MODELS = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
     "llama-tied": ("LlamaConfig", "LlamaForCausalLM", {"tie_word_embeddings": True}),
@@ -49,7 +69,11 @@ MODELS = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", SMALL_GPT2),
     "qwen3-moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", EXPERTS),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", {"num_local_experts": 4}),
+    "gemma3n": ("Gemma3nTextConfig", "Gemma3nForCausalLM", WIDTHS_OF_GEMMA3N),
+    "gemma4": ("Gemma4TextConfig", "Gemma4ForCausalLM", HEADS_OF_GEMMA4),
 }
+# transformers 4 has no Gemma4.
+MODELS = {name: kind for name, kind in MODELS.items() if hasattr(transformers, kind[1])}
 
 
 def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object):
@@ -79,6 +103,14 @@ def make_trace(num_targets: int = 3, tail: int = 1, seed: int = 0) -> EncodedTra
     )
 
 
+def make_engine(model, name: str = "auto", tokens: int = 34, num_targets: int = 3) -> Engine:
+    """An engine for so many tokens, the last of which predicts the last answer token."""
+    width = model.get_input_embeddings().weight.shape[1]
+    rows = torch.zeros(tokens, width, dtype=model.dtype, device=model.device)
+    ends = PathEnds(rows, rows, torch.arange(num_targets))
+    return engine_class(model, name)(model, ends)
+
+
 def make_scored() -> ScoredTrace:
     """A scored trace by hand: prompt 2, segments 2 + 1 + 3 + 2, stub 1, answer 1, response 2."""
     spans = [(2, 4), (4, 5), (5, 8), (8, 10)]
@@ -99,7 +131,7 @@ def make_attribution(*segments: Sequence[float], outside: float = 0.0) -> Attrib
     cuts = accumulate(map(len, segments), initial=1)
     target = (len(scores) - 1, len(scores))
     encoded = EncodedTrace(range(len(scores)), (0, 1), list(pairwise(cuts)), target)
-    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1)
+    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1, "by hand")
 
 
 def make_scores(*strength: float) -> SegmentScores:
@@ -153,3 +185,13 @@ def exact_norm(of: type):
 
     forward.__module__ = of.__module__  # the fused engine refuses a forward from elsewhere
     return forward
+
+
+def read_parquet(path: Path) -> list[dict]:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,171 +1,253 @@
-"""What the command line's options stand for: a FastIG, how to encode, and a run's settings."""
+"""Groups of options that several commands share, each made into what the library takes.
+
+tyro turns the dataclasses into flags, their docstrings into help, and the errors of their checks
+into the command's.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from segattr import __version__
+from tyro.conf import Positional, UseAppendAction, arg
+
+from segattr.checks import require_word
+from segattr.cli.console import UserError, in_flags
+from segattr.engine import ENGINES
+from segattr.engine.ops import BACKENDS
+from segattr.fields import FIELDS
+from segattr.ig.baseline import BASELINES
+from segattr.ig.choice import rule_of
+from segattr.ig.fast_ig import SCOPES
+from segattr.ig.fitted import Rule
+from segattr.ig.rules import IntegrationRule
+from segattr.quadrature.fixed import RULES
+from segattr.scores import SegmentScorer
 from segattr.segments import PRESETS
 
-if TYPE_CHECKING:
-    from segattr.export.selection import Variant
-    from segattr.ig.fast_ig import FastIG
-    from segattr.scores import SegmentScorer
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
 
-class UserError(Exception):
-    """Something the user can mend; printed without a traceback."""
+def one_of(words: Any) -> str:
+    return ", ".join(words)
 
 
-def load_ig(arguments: argparse.Namespace, **method: Any) -> FastIG:
-    """The model and tokenizer, inside a FastIG; ``method`` from `method_of`, or its defaults."""
-    import torch
-    import transformers
-    from transformers import AutoTokenizer
-
-    from segattr.engine.causal_lm import load_causal_lm
-    from segattr.ig.fast_ig import FastIG
-
-    transformers.utils.logging.disable_progress_bar()
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    placement = {"device_map": "auto"} if device == "sharded" else {}
-    dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    trust = arguments.trust_remote_code
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            arguments.tokenizer or arguments.model, trust_remote_code=trust
-        )
-        model: Any = load_causal_lm(
-            arguments.model,
-            dtype=dtype,
-            trust_remote_code=trust,
-            use_safetensors=None if arguments.unsafe_weights else True,
-            attn_implementation=arguments.attn_implementation,
-            **placement,
-        )
-        model = model if placement else model.to(device)
-    except Exception as error:  # whatever a broken folder or a missing device raises
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"--model {arguments.model} could not be loaded: {what}") from None
-    baseline = int(arguments.baseline) if arguments.baseline.isdigit() else arguments.baseline
-    memory = arguments.max_memory
-    try:
-        return FastIG(
-            model,
-            tokenizer,
-            **method,
-            baseline=baseline,
-            scope=arguments.scope,
-            engine=arguments.engine,
-            backend=arguments.backend,
-            max_memory=None if memory is None else int(memory * 2**30),
-        )
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise UserError(str(error)) from None
+def optional(metavar: str, what: str | None = None) -> Any:
+    """An option that may be left out, without a default to show; ``what`` is its help."""
+    return arg(metavar=metavar, help=what, help_behavior_hint="")
 
 
-def load_tokenizer(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Any:
-    """The tokenizer of an export: the one given, or the one the traces were scored with."""
-    from transformers import AutoTokenizer
+@dataclass(frozen=True)
+class Source:
+    """The traces, and the model that reads them."""
 
-    from segattr.demo import ASSETS, BUNDLED
+    traces: Annotated[Positional[Path], arg(metavar="TRACES.jsonl")]
+    """One JSON object a line: question, reasoning, answer."""
+    model: Annotated[str, arg(metavar="MODEL")]
+    """Folder or hub name of a causal LM with its tokenizer, or bundled: the demo's."""
+    tokenizer: Annotated[str | None, optional("TOKENIZER")] = None
+    """Folder or hub name of another tokenizer."""
 
-    name = arguments.tokenizer or settings.get("tokenizer") or settings.get("model")
-    if name is None:
-        raise UserError(f"--tokenizer must be given, since {arguments.scored} does not name one.")
-    name = ASSETS / "tokenizer" if name == BUNDLED else name
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-    except Exception as error:  # whatever a broken folder raises
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"--tokenizer {name} could not be loaded: {what}") from None
+    @property
+    def named_tokenizer(self) -> tuple[str, str]:
+        """The option that names the tokenizer, and the name."""
+        if self.tokenizer is None:
+            return "--model", self.model
+        return "--tokenizer", self.tokenizer
 
-
-def variant_of(arguments: argparse.Namespace) -> Variant:
-    """What carries loss in an export."""
-    from segattr.export.selection import Variant
-
-    names = [field.name for field in dataclasses.fields(Variant)]
-    given = {name: getattr(arguments, name) for name in names}
-    if given["max_length"] is not None and given["max_length"] < 1:
-        raise UserError(f"--max-length must be at least 1, got {given['max_length']}.")
-    if given["too_long"] == "skip":
-        given["too_long"] = "error"  # of that row, which the command then calls a skip
-    return Variant(**given)
+    def require_traces(self) -> None:
+        if not self.traces.is_file():
+            what = "a folder" if self.traces.is_dir() else "no such file"
+            raise UserError(f"TRACES must be a regular file, got {self.traces}: {what}.")
 
 
-def method_of(arguments: argparse.Namespace, scorer: SegmentScorer) -> dict[str, Any]:
-    """Keyword arguments of `FastIG` that make the scorer's segments certain."""
-    from segattr.ig.rules import Rule
+@dataclass(frozen=True)
+class PathOptions:
+    """Where the path of Integrated Gradients starts, and what moves along it."""
 
-    rule: Any = arguments.rule
-    try:
-        rule = Rule.load(rule) if rule.endswith(".json") else rule
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from None
-    return {
-        "rule": rule,
-        "steps": arguments.steps,
-        "scorer": scorer,
-        "tolerance": arguments.tolerance,
-        "max_evaluations": arguments.max_evaluations,
-    }
+    baseline: Annotated[str, arg(metavar="BASELINE")] = "pad"
+    """Where the path starts: pad, zero, mean (of all embeddings), or a token id."""
+    scope: Annotated[
+        str,
+        arg(
+            metavar="SCOPE",
+            help="What moves along the path: all tokens, as in the paper, or the reasoning only, "
+            "which is recommended.",
+        ),
+    ] = "all"
+
+    def __post_init__(self) -> None:
+        if not self.baseline.isdecimal():
+            remedy = "Or give a token id."
+            require_word("--baseline", self.baseline, BASELINES, remedy)
+        require_word("--scope", self.scope, SCOPES)
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `FastIG`."""
+        baseline = int(self.baseline) if self.baseline.isdecimal() else self.baseline
+        return {"baseline": baseline, "scope": self.scope}
 
 
-def encoding_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `encode`."""
-    keywords = arguments.keywords
-    if keywords not in PRESETS:
+@dataclass(frozen=True)
+class RuleOptions:
+    """Where gradients are evaluated along the path."""
+
+    rule: Annotated[
+        str,
+        arg(
+            metavar="RULE",
+            help="auto (more path points where it matters, until the kept segments are certain), "
+            f"{one_of(RULES)}, or a file RULE.json that calibrate wrote.",
+        ),
+    ] = "auto"
+    steps: Annotated[int | None, optional("N")] = None
+    """Path points of a rule with a name; 50 if left out."""
+    max_evaluations: Annotated[int | None, optional("N")] = None
+    """Limit of auto on gradient evaluations per trace; 65 if left out."""
+    tolerance: Annotated[float | None, optional("X")] = None
+    """Auto also stops where no strength or consistency is off by more, by its estimate."""
+
+    def make(self, scorer: SegmentScorer) -> IntegrationRule:
+        """Return the rule that makes the scorer's segments certain.
+
+        Raises:
+            ValueError: If the options contradict each other, in the words of the command.
+        """
+        rule: Any = self.rule
         try:
-            lines = Path(keywords).read_text(encoding="utf-8").splitlines()
-            keywords = [_unescape(line) for line in lines if line]
+            if rule.endswith(".json"):
+                rule = Rule.load(rule)
+            return rule_of(
+                rule,
+                steps=self.steps,
+                scorer=scorer,
+                tolerance=self.tolerance,
+                max_evaluations=self.max_evaluations,
+            )
+        except (OSError, ValueError) as error:
+            names = [field.name for field in dataclasses.fields(self)]
+            raise ValueError(in_flags(str(error), names)) from None
+
+    def asked(self) -> dict[str, Any]:
+        """The options as recorded; a fitted rule by its contents."""
+        asked = dataclasses.asdict(self)
+        if (file := Path(self.rule)).suffix == ".json":
+            asked["rule"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+        return asked
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a line becomes a trace, and a trace becomes tokens. \\n may be written out."""
+
+    field: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=NAME")] = ()
+    """Your name for a field, such as reasoning=cot."""
+    keywords: Annotated[
+        str,
+        arg(
+            metavar="KEYWORDS",
+            help=f"Where segments start: {one_of(PRESETS)}, or a file with one keyword a line.",
+        ),
+    ] = "paper"
+    opening: Annotated[str, arg(metavar="TEXT")] = ""
+    """Text before the reasoning, such as '<think>\\n'."""
+    instruction: Annotated[str, arg(metavar="TEXT")] = ""
+    """Text appended to every question."""
+    prompt_template: Annotated[str | None, optional("TEXT")] = None
+    """Prompt for a tokenizer without a chat template, such as '{question}\\n'."""
+    strip_final_answer: bool = False
+    """Leave the trace's own final answer out of the attributed text."""
+    max_length: Annotated[int | None, optional("T")] = None
+    """Most tokens of a trace, if below the model's context."""
+
+    def __post_init__(self) -> None:
+        for text in self.field:
+            name, _, key = text.partition("=")
+            if name not in FIELDS or not key:
+                raise ValueError(
+                    f"--field must be FIELD=NAME with FIELD one of {one_of(FIELDS)}, got {text!r}."
+                )
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"--max-length must be at least 1, got {self.max_length}.")
+        if self.prompt_template is not None and "{question}" not in self.prompt_template:
+            raise ValueError("--prompt-template must hold {question}, got one that does not.")
+
+    def fields(self) -> dict[str, str]:
+        """Names of fields, for `read_traces`."""
+        return {name: key for name, _, key in (text.partition("=") for text in self.field)}
+
+    def encoding(self) -> dict[str, Any]:
+        """Arguments of `encode`.
+
+        Raises:
+            UserError: If the keywords cannot be read.
+        """
+        return {
+            "keywords": self._keywords(),
+            "opening": _unescape(self.opening),
+            "instruction": _unescape(self.instruction),
+            "prompt_template": self.prompt_template and _unescape(self.prompt_template),
+            "strip_final_answer": self.strip_final_answer,
+            "max_length": self.max_length,
+        }
+
+    def _keywords(self) -> str | list[str]:
+        if self.keywords in PRESETS:
+            return self.keywords
+        try:
+            lines = Path(self.keywords).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             raise UserError(
                 f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
-                f"got {keywords!r}."
+                f"got {self.keywords!r}."
             ) from None
-    if not keywords:
-        raise UserError(f"--keywords must hold keywords, got {arguments.keywords}, which is empty.")
-    if arguments.max_length is not None and arguments.max_length < 1:
-        raise UserError(f"--max-length must be at least 1, got {arguments.max_length}.")
-    if arguments.prompt_template is not None and "{question}" not in arguments.prompt_template:
-        raise UserError("--prompt-template must hold {question}, got one that does not.")
-    return {
-        "keywords": keywords,
-        "opening": _unescape(arguments.opening),
-        "instruction": _unescape(arguments.instruction),
-        "prompt_template": arguments.prompt_template and _unescape(arguments.prompt_template),
-        "strip_final_answer": arguments.strip_final_answer,
-        "max_length": arguments.max_length,
-    }
+        if keywords := [_unescape(line) for line in lines if line]:
+            return keywords
+        raise UserError(f"--keywords must hold keywords, got {self.keywords}, which is empty.")
 
 
-def settings_of(arguments: argparse.Namespace, encoding: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the numbers; a file is only continued with the same."""
-    names = (
-        "model",
-        "tokenizer",
-        "field",
-        "rule",
-        "steps",
-        "tolerance",
-        "max_evaluations",
-        "baseline",
-        "scope",
-        "dtype",
-        "tau",
-        "beta",
-    )
-    encoding = {name: value for name, value in encoding.items() if name != "max_length"}
-    settings = {name: getattr(arguments, name) for name in names}
-    if (file := Path(arguments.rule)).suffix == ".json":
-        settings["rule"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
-    return {"segattr": __version__, **settings, **encoding}
+@dataclass(frozen=True)
+class MachineOptions:
+    """How the model is loaded, and what it runs on."""
+
+    dtype: Annotated[
+        str, arg(metavar="DTYPE", help=f"Of the weights: {one_of(DTYPES)}; auto is as stored.")
+    ] = "auto"
+    device: Annotated[str | None, optional("DEVICE")] = None
+    """Such as cuda:1, cpu, or sharded (over all GPUs); a GPU if there is one."""
+    engine: Annotated[
+        str,
+        arg(
+            metavar="ENGINE",
+            help=f"What computes the gradients: {one_of(ENGINES)}; auto is fused for Llama, Qwen2, "
+            "Qwen3 and Mistral.",
+        ),
+    ] = "auto"
+    backend: Annotated[
+        str,
+        arg(
+            metavar="BACKEND",
+            help=f"What computes its ops: {one_of(BACKENDS)}; auto is Triton on a GPU.",
+        ),
+    ] = "auto"
+    max_memory: Annotated[float | None, optional("GIB")] = None
+    """Memory to use beyond the weights; most of what is free if left out."""
+    attn_implementation: Annotated[str | None, optional("NAME")] = None
+    """As in transformers, such as sdpa or flash_attention_2."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    unsafe_weights: bool = False
+    """Also load weights that are not safetensors."""
+
+    def __post_init__(self) -> None:
+        require_word("--dtype", self.dtype, DTYPES)
+        require_word("--engine", self.engine, ENGINES)
+        require_word("--backend", self.backend, BACKENDS)
+        if self.max_memory is not None and not 0 < self.max_memory < 2**40:
+            raise ValueError(f"--max-memory must be GiB above 0, got {self.max_memory}.")
 
 
 def _unescape(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segattr.dataset.runner import Outcome
+    from segattr.dataset.runner import Kind, Outcome
 
 
 WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores deserve more points
@@ -20,7 +20,7 @@ WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores d
 class Tally:
     """What is remembered of a run's outcomes: a few numbers each."""
 
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[Kind] = field(default_factory=Counter)
     seconds: float = 0.0
     lengths: list[int] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Tally:
     unfinished: int = 0
 
     def add(self, outcome: Outcome) -> None:
-        self.kinds[outcome.kind.value] += 1
+        self.kinds[outcome.kind] += 1
         self.seconds += outcome.seconds
         if (scored := outcome.scored) is None:
             return
@@ -45,7 +45,7 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         """The summary."""
-        counts = [f"{count} {kind}" for kind, count in self.kinds.items()]
+        counts = [f"{count} {kind.value}" for kind, count in self.kinds.items()]
         yield ", ".join(counts)
         if self.lengths:
             yield (
@@ -53,18 +53,20 @@ class Tally:
                 f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
             )
             yield f"{statistics.mean(self.kept):.0%} of the reasoning kept on average"
-            wide = sum(gap > WIDE_GAP for gap in self.gaps)
-            remark = f", above {WIDE_GAP:.0%} for {wide} traces" if wide else ""
-            points = statistics.median(self.evaluations)
-            yield (
-                f"{points:g} points and a completeness gap of {statistics.median(self.gaps):.1%} "
-                f"in the median{remark}"
-            )
+            yield f"{statistics.median(self.evaluations):g} evaluations in the median{self._gap()}"
             if self.undecided or self.unfinished:
                 yield (
                     f"{self.undecided} traces have undecided segments, {self.unfinished} did not "
                     "converge: see --max-evaluations, --tolerance and --baseline"
                 )
+
+    def _gap(self) -> str:
+        """The completeness gaps, for methods that have them."""
+        if not self.gaps:
+            return ""
+        wide = sum(gap > WIDE_GAP for gap in self.gaps)
+        remark = f" (above {WIDE_GAP:.0%} for {wide} traces)" if wide else ""
+        return f", a completeness gap of {statistics.median(self.gaps):.1%}{remark}"
 
 
 def _peak_memory() -> int:

@@ -54,9 +54,9 @@ class ScoredSegment:
         undecided: Whether the estimated error could change ``kept``; None without an estimate.
         signed_error: Estimated absolute error of ``signed``; None if none could be estimated. So
             are the next three.
-        absolute_error: Likewise of ``absolute``.
-        strength_error: Likewise of ``strength``.
-        consistency_error: Likewise of ``consistency``.
+        absolute_error: The same for ``absolute``.
+        strength_error: The same for ``strength``.
+        consistency_error: The same for ``consistency``.
     """
 
     characters: Span

@@ -78,4 +78,4 @@ def _parse(raw: bytes, line: int, fields: Mapping[str, str] | None) -> Trace:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"the line must be JSON, got {name}, which is none. Use null.")
+    raise ValueError(f"the line must be JSON, got {name}. Use null.")

@@ -1,3 +1,6 @@
-"""Points on the path in, F and each token's integrand out."""
+"""Points on the path in, F and each token's integrand out; and the care of the model."""
 
-ENGINES = ("auto", "fused", "autograd")
+from segattr.engine.causal_lm import CausalLM, load_causal_lm
+from segattr.engine.choice import ENGINES
+
+__all__ = ["ENGINES", "CausalLM", "load_causal_lm"]

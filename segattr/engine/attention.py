@@ -28,8 +28,8 @@ class SdpaAttention:
     Args:
         queries: ``[K, T, H, E]``.
         keys: ``[K, T, N, E]``.
-        values: Likewise.
-        scale: Of the scores.
+        values: In the shape of ``keys``.
+        scale: What scores are multiplied by.
     """
 
     def __init__(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> None:
@@ -91,8 +91,8 @@ class BandedAttention:
     Args:
         queries: ``[K, R, H, E]``.
         keys: ``[K, T, N, E]``.
-        values: Likewise.
-        scale: Of the scores.
+        values: In the shape of ``keys``.
+        scale: What scores are multiplied by.
         first: Position of the first query row.
         window: Tokens a query sees, itself included; ``None``: all.
     """
@@ -122,11 +122,11 @@ class BandedAttention:
         heads = self.keys.shape[2]
         for start in range(0, self.queries.shape[1], BLOCK):
             rows = slice(start, min(start + BLOCK, self.queries.shape[1]))
-            at, end = self.first + rows.start, self.first + rows.stop
-            seen = slice(0 if self.window is None else max(0, at - self.window + 1), end)
+            at, stop = self.first + rows.start, self.first + rows.stop
+            seen = slice(0 if self.window is None else max(0, at - self.window + 1), stop)
             queries = self.queries[:, rows].unflatten(2, (heads, -1)).to(wide)
             keys, values = self.keys[:, seen].to(wide), self.values[:, seen].to(wide)
-            tokens = torch.arange(seen.start, end, device=queries.device)
+            tokens = torch.arange(seen.start, stop, device=queries.device)
             behind = tokens[at - seen.start :, None] - tokens  # [R, T]
             unseen = behind < 0 if self.window is None else (behind < 0) | (behind >= self.window)
             scores = torch.einsum("krnge,ktne->kngrt", queries, keys).mul_(self.scale)

@@ -8,21 +8,19 @@ Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``V`` vocabulary, ``
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segattr.engine import ops
+from segattr.engine.ends import PathEnds
+from segattr.engine.memory import Sizes, bytes_per_point
 from segattr.engine.reference import compute_dtype
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class AutogradEngine:
@@ -30,30 +28,21 @@ class AutogradEngine:
 
     Args:
         model: A causal LM, whole or wrapped by peft.
-        inputs: Embeddings of the tokens, ``[T, D]``.
-        baseline: Their starting points, ``[T, D]``.
-        target_ids: The answer, int64 ``[A]``.
-        target_start: Position of its first token; the last row run is the one before its last
-            token.
+        ends: Both ends of the path.
         backend: Of the ops; see `ops.choose`.
     """
 
     name = "autograd"
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        inputs: Tensor,
-        baseline: Tensor,
-        target_ids: Tensor,
-        target_start: int,
-        backend: str = "auto",
-    ) -> None:
-        last = target_start + len(target_ids) - 1
+    def __init__(self, model: Any, ends: PathEnds, backend: str = "auto") -> None:
         self.model = model
-        self.ops: Any = ops.choose(backend, inputs)
-        self.inputs, self.baseline = inputs[:last], baseline[:last]
-        self.target_ids = target_ids
+        self.ops: Any = ops.choose(backend, ends.inputs)
+        self.backend = ops.name_of(self.ops)
+        self.inputs, self.baseline = ends.inputs, ends.baseline
+        self.target_ids = ends.target_ids
+        self.dtype = self.inputs.dtype
+        self.num_tokens = len(self.inputs)
+        self.sizes = Sizes.of(model.config.get_text_config())
 
     def logprob(self, alphas: Tensor) -> Tensor:
         """Return F at the path points: ``[K]``, float32 or better, on the embeddings' device."""
@@ -71,6 +60,12 @@ class AutogradEngine:
             (gradients,) = torch.autograd.grad(logprob.sum(), points)
         return logprob.detach(), self.ops.path_dot(self.inputs, self.baseline, gradients)
 
+    def bytes_per_point(self, recompute: bool) -> float:
+        """Return the estimated peak bytes of one path point, with or without recomputed layers."""
+        itemsize, num_targets = self.dtype.itemsize, len(self.target_ids)
+        layer = layer_bytes(self.sizes, itemsize, self.num_tokens)
+        return bytes_per_point(self.sizes, layer, itemsize, self.num_tokens, num_targets, recompute)
+
     def _target_logprob(self, points: Tensor) -> Tensor:
         rows = len(self.target_ids)  # the last ones, each predicting the next answer token
         logits = self.model(inputs_embeds=points, use_cache=False, logits_to_keep=rows).logits
@@ -80,73 +75,21 @@ class AutogradEngine:
         return (chosen - wide.logsumexp(-1)).sum(-1).to(points.device)  # [K]
 
 
-def require_causal_lm(model: nn.Module) -> None:
-    """Raise if the model is not a causal LM that can compute logits for chosen rows only."""
-    from transformers import PreTrainedModel
+def layer_bytes(sizes: Sizes, itemsize: int, num_tokens: int) -> int:
+    """Return the bytes per token that a frozen layer keeps for its backward pass.
 
-    bare = unwrapped(model)
-    name = type(bare).__name__
-    if not isinstance(bare, PreTrainedModel):
-        raise TypeError(
-            f"model must be a transformers PreTrainedModel, got {name}. Load it with "
-            "AutoModelForCausalLM."
-        )
-    if bare.config.is_encoder_decoder:
-        raise ValueError(
-            f"model must be a causal LM, got the encoder-decoder {name}. Use a decoder-only model."
-        )
-    if not bare.can_generate():
-        raise ValueError(
-            f"model must be a causal LM with a language-modelling head, got {name}, which cannot "
-            "generate. Load it with AutoModelForCausalLM; encoder-only models are not supported."
-        )
-    if "logits_to_keep" not in inspect.signature(bare.forward).parameters:
-        raise ValueError(
-            f"model must accept logits_to_keep in its forward, got {name}, which does not. "
-            "Update transformers, or the model's own code."
-        )
-    _require_causal(model)
+    Two norms in float32, queries, keys, values and the attention's output, gate, its activation and
+    up, and 12 bytes per head of statistics: tests/engine/test_autograd.py measures them.
 
-
-def _require_causal(model: nn.Module) -> None:
-    """Raise if a token's logits depend on the token after it.
-
-    The gradient is exactly zero where attention is masked, whatever the dtype.
+    Args:
+        sizes: Of the model.
+        itemsize: Bytes of one number of an activation.
+        num_tokens: Tokens that go through it, as some attentions keep every pair of them.
     """
-    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
-    with torch.inference_mode(False), frozen(model), torch.enable_grad():
-        ids = torch.zeros(1, 2, dtype=torch.int64, device=next(embed.parameters()).device)
-        points = embed(ids).detach().requires_grad_()
-        logits = model(inputs_embeds=points, use_cache=False, logits_to_keep=2).logits
-        (gradient,) = torch.autograd.grad(logits[0, 0].sum(), points)
-    if gradient[0, 1].nan_to_num().count_nonzero():
-        raise ValueError(
-            f"model must be causal, got {type(unwrapped(model)).__name__}, whose tokens see those "
-            "after them. Encoder-only models are not supported; set is_decoder if it is a decoder."
-        )
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The transformers model inside a peft wrapper, or the model itself."""
-    get_base_model: Any = getattr(model, "get_base_model", None)
-    return model if get_base_model is None else get_base_model()
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no weight gradients for the duration; then all is as before."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
+    attention = 2 * itemsize * (sizes.queries + sizes.keys) + 12 * sizes.heads
+    if sizes.eager:
+        attention += sizes.heads * num_tokens * (itemsize + 4)  # the softmax, in float32 and cast
+    return 8 * sizes.hidden + attention + 3 * itemsize * sizes.width
 
 
 @contextmanager

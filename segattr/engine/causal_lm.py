@@ -1,14 +1,206 @@
-"""A causal LM from a folder or the hub, whole or not at all."""
+"""A causal LM with its tokenizer, and the care that both need, whatever method attributes with it.
+
+Axes: ``T`` tokens, ``D`` hidden size, ``V`` rows of the embedding table.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
+from segattr.checks import require_type
+from segattr.encoding import encode
+from segattr.engine.fingerprint import fingerprint
+from segattr.engine.model import frozen, require_causal_lm, unwrapped
+from segattr.trace import EncodedTrace, Trace, check_length
+from segattr.version import __version__
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAMED = 4  # keys that an error names
+
+
+class CausalLM:
+    """A causal LM and its tokenizer.
+
+    Args:
+        model: Any transformers causal LM, also under peft. Of a model under ``torch.compile``,
+            ``DataParallel`` or ``DistributedDataParallel`` the module inside is run.
+        tokenizer: For traces given as text; ``None``: the one at ``model.name_or_path``, loaded
+            when it is needed.
+        dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
+
+    Attributes:
+        model: What runs.
+        tokenizer: As given, or as loaded so far.
+
+    Raises:
+        TypeError, ValueError: If the model is not a causal LM, or the tokenizer is not one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if tokenizer is not None and not hasattr(tokenizer, "pad_token_id"):
+            raise TypeError(
+                f"tokenizer must be a tokenizer, got a {type(tokenizer).__name__}. Load it with "
+                "AutoTokenizer.from_pretrained."
+            )
+        inside: Any = unwrapped(model)
+        require_causal_lm(inside)
+        same = dtype is None or dtype == inside.dtype
+        self.model: Any = inside if same else copy.deepcopy(inside).to(dtype)
+        self.tokenizer = tokenizer
+        self._given = tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are looked up."""
+        return next(self.model.get_input_embeddings().parameters()).device
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """``(V, D)``, the shape of the embedding table, also under a peft wrapper of its own."""
+        embed = self.model.get_input_embeddings()
+        tables = [parameter for parameter in embed.parameters() if parameter.ndim == 2]
+        rows, width = max(tables, key=Tensor.numel).shape
+        return rows, width
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens the model takes; ``None`` if its config does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of token ids, ``[T]``, as the model scales them: ``[T, D]``."""
+        return self.model.get_input_embeddings()(ids.to(self.device))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze the model for the duration; autograd records only inside ``enable_grad``."""
+        with torch.inference_mode(False), frozen(self.model), torch.no_grad():
+            yield
+
+    def encoded(self, trace: Trace | EncodedTrace, **options: Any) -> EncodedTrace:
+        """Return a trace as token ids that the model can take.
+
+        Args:
+            trace: Text, which is encoded with the tokenizer, or an `EncodedTrace`.
+            options: Of `segattr.encode`, for text.
+
+        Raises:
+            TypeError: If it is no trace.
+            TraceTooLongError: If it is longer than the model's context.
+            ValueError: If it cannot be encoded, or has token ids the model does not know.
+        """
+        require_type(
+            "trace",
+            trace,
+            (Trace, EncodedTrace),
+            "Trace.from_record(...) makes one from a dict, Trace(question, reasoning, answer) from "
+            "text; attribute_many takes several.",
+        )
+        encoded = self.encode(trace, **options) if isinstance(trace, Trace) else trace
+        self._require_known(encoded)
+        return encoded
+
+    def encode(self, trace: Trace, **options: Any) -> EncodedTrace:
+        """Encode a trace with the tokenizer; see `segattr.encode` for the options."""
+        return encode(trace, self.load_tokenizer(), **options)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; the first time, load it if it was not given.
+
+        Raises:
+            ValueError: If none was given, and there is none at ``model.name_or_path``.
+            OSError: If nothing can be read there.
+        """
+        if self.tokenizer is None:
+            name = self.model.name_or_path
+            if not name:
+                raise ValueError(
+                    "tokenizer must be given for a model without name_or_path, got None. Pass "
+                    "tokenizer=."
+                )
+            from transformers import AutoTokenizer
+
+            # Without a word about remote code, transformers would ask on the terminal.
+            found: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            # Where there are no files, transformers 5 makes a tokenizer of special tokens only.
+            if len(found) <= len(found.all_special_ids):
+                raise ValueError(
+                    f"tokenizer must be given, as there is none at {name}, got None. Pass "
+                    "tokenizer=."
+                )
+            self.tokenizer = found
+        return self.tokenizer
+
+    def pad_token_id(self) -> int | None:
+        """Return the pad token, if one is known that has an embedding.
+
+        That of the tokenizer if one was given, or the config's; if neither has one, that of the
+        tokenizer at ``model.name_or_path``. So it does not depend on what was encoded before.
+        """
+        config = self.model.config.get_text_config()
+        pad = self._first_known("pad_token_id", self._given, config)
+        return self._first_known("pad_token_id", self._found()) if pad is None else pad
+
+    def eos_token_id(self) -> int | None:
+        """Return the EOS token: that of the tokenizer given or found, or else the config's."""
+        config = self.model.config.get_text_config()
+        return self._first_known("eos_token_id", self._found(), config)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ran, for `Attribution.settings`."""
+        import transformers
+
+        device = self.device
+        return {
+            "model": self.model.name_or_path,
+            "fingerprint": fingerprint(self.model),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": device.type,
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "versions": {
+                "segattr": __version__,
+                "torch": str(torch.__version__),
+                "transformers": transformers.__version__,
+            },
+        }
+
+    def _require_known(self, encoded: EncodedTrace) -> None:
+        check_length(encoded, self.context_length, "the model's context")
+        known, _ = self.table_shape
+        largest = int(encoded.input_ids.max())
+        if largest >= known or int(encoded.input_ids.min()) < 0:
+            raise ValueError(
+                f"input_ids must be below the model's {known} embeddings, got {largest}. "
+                "Was the trace encoded with another model's tokenizer?"
+            )
+
+    def _found(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer, if there is one."""
+        try:
+            return self.load_tokenizer()
+        except Exception:  # no name, nothing there, or nothing that loads on this machine
+            return None
+
+    def _first_known(self, name: str, *sources: Any) -> int | None:
+        """The first special token that has an embedding; configs may hold none, a list, or -1."""
+        rows, _ = self.table_shape
+        ids = [getattr(source, name, None) for source in sources]
+        ids = [one[0] if isinstance(one, list) and one else one for one in ids]
+        return next((one for one in ids if isinstance(one, int) and 0 <= one < rows), None)
 
 
 def load_causal_lm(name: str | Path, **options: Any) -> PreTrainedModel:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from torch import Tensor
 
+from segattr.checks import require_word
 from segattr.engine import reference
 
 BACKENDS = ("auto", "torch", "triton")
@@ -30,10 +31,7 @@ def choose(backend: str, tensor: Tensor) -> ModuleType:
         RuntimeError: If ``"triton"`` cannot run on the tensor.
         ValueError: If the word is unknown.
     """
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}."
-        )
+    require_word("backend", backend, BACKENDS)
     installed = importlib.util.find_spec("triton") is not None
     if backend == "torch" or (backend == "auto" and not (tensor.is_cuda and installed)):
         return reference
@@ -45,3 +43,8 @@ def choose(backend: str, tensor: Tensor) -> ModuleType:
             "use the torch path."
         )
     return importlib.import_module("segattr_kernels")
+
+
+def name_of(implementation: ModuleType) -> str:
+    """Return the backend's word for what `choose` returned."""
+    return "torch" if implementation is reference else "triton"

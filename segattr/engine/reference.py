@@ -70,7 +70,7 @@ def rms_norm(
         hidden: Any float dtype, contiguous, ``[..., D]``.
         weight: Same dtype, ``[D]``.
         eps: Added to the mean square.
-        delta: Same dtype and shape as ``hidden``, contiguous; its memory takes the sum.
+        delta: Same dtype and shape as ``hidden``, contiguous; overwritten with the sum.
 
     Returns:
         ``normed`` ``[..., D]``, ``total`` ``[..., D]`` (``hidden`` itself without a delta) and
@@ -90,7 +90,7 @@ def rms_norm_backward(
     ``rstd (g - h mean(g h)) + residual`` with ``g = weight * grad`` and ``h = hidden * rstd``.
 
     Args:
-        grad: Gradient of the norm's output, contiguous, ``[..., D]``; its memory takes the result.
+        grad: Gradient of the norm's output, contiguous, ``[..., D]``; overwritten with the result.
         hidden: What was normalised, ``[..., D]``.
         weight: ``[D]``.
         rstd: What `rms_norm` returned, ``[...]``.
@@ -111,7 +111,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``gate`` and ``up``, in their memory.
+    """Return the gradients of ``gate`` and ``up``, written over them.
 
     ``d gate = grad * up * silu'(gate)``, ``d up = grad * silu(gate)``; all contiguous ``[..., F]``.
     """
@@ -133,7 +133,7 @@ def rope(
     Args:
         heads: Contiguous, ``[K, T, H, E]``.
         cos: Same dtype, ``[T, E]``.
-        sin: Likewise.
+        sin: In the shape of ``cos``.
         weight: Of the norm over each head (Qwen3), ``[E]``.
         eps: Of that norm.
 
@@ -163,7 +163,7 @@ def rope_backward(
     Args:
         grad: ``[K, T, H, E]``, each head contiguous.
         cos: ``[T, E]``.
-        sin: Likewise.
+        sin: In the shape of ``cos``.
         heads: What `rope` was given, contiguous, ``[K, T, H, E]``; with ``weight`` only.
         weight: As in `rope`.
         eps: As in `rope`.

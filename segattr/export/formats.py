@@ -5,12 +5,11 @@ What was run to check each, and with which versions: README.md, "Into your train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from segattr.export.files import write_dataset_dict, write_parquet
+from segattr.export.files import Opener, open_dataset_dict, open_jsonl, open_parquet
 from segattr.export.text import Piece, decode, encode
 from segattr.training.rows import (
     ASSISTANT_MASKS,
@@ -22,7 +21,6 @@ from segattr.training.rows import (
     Row,
 )
 
-Columns = dict[str, list]
 Line = dict[str, Any]
 
 
@@ -31,54 +29,44 @@ class Format:
     """One trainer's format.
 
     Args:
-        columns: A row in the trainer's columns of tokens.
-        weights: Whether they, or the lines of text, carry weights between 0 and 1 and above.
+        tokens: A row, whether rows are weighted, and the tokenizer, to the trainer's columns of
+            tokens.
+        open_tokens: How rows of tokens are written to disk.
+        carries_weights: Whether rows carry weights other than 0 and 1.
         line: A row as a line of text, from its pieces; None if the trainer would read it otherwise.
             Absent from formats of tokens.
-        tokens: A row as a line of tokens, for formats whose file of tokens is JSONL.
         check: Raises ValueError for a row that the trainer would change in any format.
         hook: A file of `segattr.export.hooks` that the trainer reads the data with.
-        folder: Write a ``datasets.DatasetDict`` instead of Parquet.
     """
 
-    columns: Callable[[Row, bool], Columns] | None = None
-    weights: bool = False
+    tokens: Callable[[Row, bool, Any], Line]
+    open_tokens: Opener = open_parquet
+    carries_weights: bool = False
     line: Callable[[Row, Sequence[Piece], Any], Line | None] | None = None
-    tokens: Callable[[Row, Any], Line] | None = None
     check: Callable[[Row, Any], None] | None = None
     hook: str | None = None
-    folder: bool = False
-
-    def write(self, rows: Iterable[Row], out: Path, name: str, weighted: bool) -> None:
-        """Write rows of tokens into the folder ``out``."""
-        assert self.columns is not None
-        columns = (self.columns(row, weighted) for row in rows)
-        if self.folder:
-            write_dataset_dict(columns, out / name)
-        else:
-            write_parquet(columns, out / f"{name}.parquet")
 
 
-def _trl(row: Row, weighted: bool) -> Columns:
+def _trl(row: Row, is_weighted: bool, *_: Any) -> Line:
     """Both masks: TRL before 1.7 drops labels when it packs, and trains on everything."""
-    names = [INPUT_IDS, LABELS, ASSISTANT_MASKS] + [LOSS_WEIGHTS] * weighted
+    names = [INPUT_IDS, LABELS, ASSISTANT_MASKS] + [LOSS_WEIGHTS] * is_weighted
     return {name: row[name] for name in names}
 
 
-def _labels(row: Row, weighted: bool) -> Columns:
-    """No other list may stand beside these: ``DataCollatorForSeq2Seq`` cannot pad it."""
+def _labels(row: Row, *_: Any) -> Line:
+    """No other list may stand with these: ``DataCollatorForSeq2Seq`` cannot pad it."""
     return {name: row[name] for name in (INPUT_IDS, ATTENTION_MASK, LABELS)}
 
 
-def _verl(row: Row, weighted: bool) -> Columns:
+def _verl(row: Row, *_: Any) -> Line:
     return {INPUT_IDS: row[INPUT_IDS], LOSS_MASK: row[LOSS_WEIGHTS]}
 
 
-def _openrlhf(row: Row, weighted: bool) -> Columns:
+def _openrlhf(row: Row, *_: Any) -> Line:
     return {INPUT_IDS: row[INPUT_IDS], LOSS_WEIGHTS: row[LOSS_WEIGHTS]}
 
 
-def _torchtune(row: Row, weighted: bool) -> Columns:
+def _torchtune(row: Row, *_: Any) -> Line:
     """Its mask is 1 where there is no loss."""
     return {"tokens": row[INPUT_IDS], "mask": [1 - int(on) for on in row[ASSISTANT_MASKS]]}
 
@@ -106,7 +94,7 @@ def _swift_text(row: Row, pieces: Sequence[Piece], tokenizer: Any) -> Line | Non
     return {"messages": [{"role": "user", "content": first.text}, *said]}
 
 
-def _swift_tokens(row: Row, tokenizer: Any) -> Line:
+def _swift_tokens(row: Row, is_weighted: bool, tokenizer: Any) -> Line:
     """One assistant message whose content is tokens (ms-swift >= 4.2).
 
     Weights have mean 1, since ms-swift divides by the number of tokens that have one.
@@ -122,12 +110,12 @@ def _swift_tokens(row: Row, tokenizer: Any) -> Line:
 
 
 def _refuse_what_swift_changes(row: Row, tokenizer: Any) -> None:
-    """Raise for rows whose ends ms-swift would change, as text and as tokens."""
-    end, eos = row[INPUT_IDS][-1], tokenizer.eos_token_id
-    if end != eos:
+    """Raise for rows whose first or last token ms-swift would change, as text and as tokens."""
+    last, eos = row[INPUT_IDS][-1], tokenizer.eos_token_id
+    if last != eos:
         raise ValueError(
             f"ms-swift ends every row by the tokenizer's EOS token {tokenizer.eos_token!r} and "
-            f"trains it, got a row that ends by {decode([int(end)], tokenizer)!r}. Set the "
+            f"trains it, got a row that ends by {decode([int(last)], tokenizer)!r}. Set the "
             "tokenizer's eos_token to the end of a turn; do not cut rows."
         )
     if row[LOSS_WEIGHTS][-1] == 0:
@@ -148,15 +136,19 @@ def _adds_bos(tokenizer: Any) -> bool:
 
 
 TRAINERS = {
-    "trl": Format(_trl, weights=True),
-    "llama-factory": Format(_labels, folder=True),
+    "trl": Format(_trl, carries_weights=True),
+    "llama-factory": Format(_labels, open_dataset_dict),
     "unsloth": Format(_labels),
     "axolotl": Format(_labels),
     "axolotl-text": Format(_labels, line=_axolotl_text),
     "ms-swift": Format(
-        weights=True, line=_swift_text, tokens=_swift_tokens, check=_refuse_what_swift_changes
+        _swift_tokens,
+        open_jsonl,
+        carries_weights=True,
+        line=_swift_text,
+        check=_refuse_what_swift_changes,
     ),
-    "verl": Format(_verl, weights=True, hook="segattr_verl.py"),
-    "openrlhf": Format(_openrlhf, weights=True, hook="segattr_openrlhf.py"),
+    "verl": Format(_verl, carries_weights=True, hook="segattr_verl.py"),
+    "openrlhf": Format(_openrlhf, carries_weights=True, hook="segattr_openrlhf.py"),
     "torchtune": Format(_torchtune, hook="segattr_torchtune.py"),
 }

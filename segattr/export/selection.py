@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segattr.checks import require_word
 from segattr.dataset.record import ScoredTrace
-from segattr.scores import SegmentScores
-from segattr.training.rows import Row, training_row
+from segattr.scores import SegmentScorer, SegmentScores
+from segattr.training.rows import TOO_LONG, Row, training_row
 from segattr.training.weights import random_segments, strength_weights, top_tokens
 
 SELECTIONS = {
@@ -26,6 +27,8 @@ SELECTIONS = {
     "all": "everything: plain fine-tuning",
 }
 WEIGHTINGS = ("mask", "strength")
+BY_TOKEN = ("top-tokens", "top-signed-tokens")
+READ = {"important": ("tau", "beta"), "random": ("tau", "beta"), "high-strength": ("tau",)}
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,20 @@ class Variant:
 
     Args:
         select: What carries loss, one of `SELECTIONS`. First and last segment always do.
-        tau: As in `SegmentScorer`; ``None``: as scored.
-        beta: Likewise.
-        share: Of the reasoning tokens, for the selections of tokens.
-        seed: Of the random selection.
-        weights: ``"mask"``: 1 for what is selected; ``"strength"``: soft weights by
+        tau: Share of the strength, as in `SegmentScorer`; ``None``: as scored.
+        beta: Highest direction consistency, as in `SegmentScorer`; ``None``: as scored.
+        share: Which part of the reasoning tokens the selections of tokens choose, in (0, 1].
+        seed: Seeds the random selection.
+        weighting: ``"mask"``: 1 for what is selected; ``"strength"``: soft weights by
             `strength_weights` for the selected segments.
         prune: Remove what is not selected from the text.
         train_response: Also put loss on what follows the reasoning.
-        max_length: Most tokens of a row.
+        max_length: Most tokens of a row, at least 1; ``None`` sets no limit.
         too_long: As in `training_row`.
 
     Raises:
-        ValueError: If a word is unknown, or two options contradict each other.
+        ValueError: If a word is unknown, a value out of range, or two options contradict each
+            other.
     """
 
     select: str = "scored"
@@ -54,31 +58,44 @@ class Variant:
     beta: float | None = None
     share: float = 0.45
     seed: int = 0
-    weights: str = "mask"
+    weighting: str = "mask"
     prune: bool = False
     train_response: bool = True
     max_length: int | None = None
     too_long: str = "error"
 
     def __post_init__(self) -> None:
-        for name, words in (("select", SELECTIONS), ("weights", WEIGHTINGS)):
-            if getattr(self, name) not in words:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}."
-                )
-        by_token = self.select in ("top-tokens", "top-signed-tokens")
-        if by_token and (self.prune or self.weights != "mask"):
+        require_word("select", self.select, SELECTIONS)
+        require_word("weighting", self.weighting, WEIGHTINGS)
+        require_word("too_long", self.too_long, TOO_LONG)
+        self._require_in_range()
+        self._require_consistent()
+
+    def _require_in_range(self) -> None:
+        replace(SegmentScorer(), **self._thresholds())  # which checks them
+        if not 0 < self.share <= 1:
             raise ValueError(
-                f"select={self.select!r} chooses tokens, got prune or weights, which are for whole "
-                "segments. Leave these out."
+                f"share must be in (0, 1], got {self.share}. It is a share of the tokens."
             )
-        unread = [] if self.select in ("important", "random") else ["beta"]
-        unread += ["tau"] if self.select not in ("important", "random", "high-strength") else []
-        if given := [name for name in unread if getattr(self, name) is not None]:
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+
+    def _require_consistent(self) -> None:
+        if self.select in BY_TOKEN and (self.prune or self.is_weighted):
+            raise ValueError(
+                f"select={self.select!r} chooses tokens, got prune or weighting, which are for "
+                "whole segments. Leave these out."
+            )
+        if given := [name for name in self._thresholds() if name not in READ.get(self.select, ())]:
             raise ValueError(
                 f"select={self.select!r} does not read {' and '.join(given)}, got a value. Pass "
                 "select='important', or leave it out."
             )
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether weights may be other than 0 and 1."""
+        return self.weighting != "mask"
 
     def row(self, scored: ScoredTrace) -> Row:
         """Return the training row of a scored trace; see `training_row`.
@@ -97,7 +114,7 @@ class Variant:
         )
 
     def _weights(self, scored: ScoredTrace) -> Tensor:
-        if self.select in ("top-tokens", "top-signed-tokens"):
+        if self.select in BY_TOKEN:
             return top_tokens(scored.attribution, self.share, signed=self.select != "top-tokens")
         scores = self._scores(scored)
         kept = scores.kept
@@ -105,11 +122,17 @@ class Variant:
             kept = torch.ones_like(kept)
         elif self.select == "random":
             kept = random_segments(scored.encoded, scores, seed=self.seed)
-        return kept * strength_weights(scores) if self.weights == "strength" else kept
+        return kept * strength_weights(scores) if self.is_weighted else kept
 
     def _scores(self, scored: ScoredTrace) -> SegmentScores:
         if self.select in ("scored", "all"):
             return scored.scores
-        given = {"tau": self.tau, "beta": 1.0 if self.select == "high-strength" else self.beta}
-        anew: Any = {name: value for name, value in given.items() if value is not None}
+        anew = self._thresholds()
+        if self.select == "high-strength":
+            anew["beta"] = 1.0
         return replace(scored.scorer, **anew).select(scored.sums)
+
+    def _thresholds(self) -> dict[str, Any]:
+        """Those of tau and beta that are not as scored."""
+        given = {"tau": self.tau, "beta": self.beta}
+        return {name: value for name, value in given.items() if value is not None}

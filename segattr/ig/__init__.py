@@ -1,7 +1,8 @@
-"""Integrated Gradients of an answer's log-probability, and rules fitted to a model."""
+"""Integrated Gradients of an answer's log-probability, and the rules that integrate."""
 
 from segattr.ig.calibration import fit_rule
 from segattr.ig.fast_ig import FastIG
-from segattr.ig.rules import Rule
+from segattr.ig.fitted import Rule
+from segattr.ig.rules import Adaptive, Fixed
 
-__all__ = ["FastIG", "Rule", "fit_rule"]
+__all__ = ["Adaptive", "FastIG", "Fixed", "Rule", "fit_rule"]

@@ -1,4 +1,4 @@
-"""Fit a rule to one model: few path points and non-negative weights for traces like those given.
+"""Fit a rule to one model: few path points and rule weights for traces like those given.
 
 Over the training traces n, with references r_n and integrands g_n(alpha):
 
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import completeness_gap
-from segattr.ig.baseline import baseline_token
-from segattr.ig.fast_ig import PAPER, FastIG
-from segattr.ig.rules import Rule, describe_baseline, fingerprint
+from segattr.engine.fingerprint import fingerprint
+from segattr.ig.fast_ig import FastIG
+from segattr.ig.fitted import Rule
+from segattr.ig.rules import PAPER
 from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.refinement import Refinement, refine
 from segattr.scores import jaccard
@@ -51,13 +52,14 @@ def fit_rule(
     *,
     held_out: float = 0.25,
 ) -> Rule:
-    """Fit path points and weights to the model, baseline and scope of ``ig``.
+    """Fit path points and rule weights to the model, baseline and scope of ``ig``.
 
     Costs 65 to 257 gradient evaluations a trace. Traces that cannot be attributed, or whose
     reference does not converge, are left out with a warning.
 
     Args:
-        ig: Whose model the rule is for.
+        ig: Whose model the rule is for. Kept segments are compared by the scorer of its rule, or by
+            the paper's if that has none.
         traces: At least 4; the last ones are held out and judge the rule.
         points: Path points of the rule, 1 to 65.
         held_out: Share of the traces to hold out, in (0, 1).
@@ -91,12 +93,11 @@ def fit_sampled(
     alphas = torch.linspace(0, 1, GRID, dtype=torch.float64)[chosen]
     judged = [_judge(trace, weights @ trace.values[chosen], ig) for trace in sampled[-count:]]
     errors, gaps, agreements = zip(*judged, strict=True)
-    token_id = baseline_token(ig.baseline, ig.model, ig.tokenizer)
     return Rule(
         alphas,
         weights,
         fingerprint(ig.model),
-        describe_baseline(ig.baseline, token_id),
+        str(ig.baseline),
         ig.scope,
         min(1.0, max(gaps)),
         {
@@ -122,7 +123,7 @@ def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled:
         ValueError: If it does not converge, or no token has any attribution.
         TraceTooLongError, MemoryError, FloatingPointError: As `FastIG.attribute`.
     """
-    encoded = trace if isinstance(trace, EncodedTrace) else ig.encode(trace)
+    encoded = ig.encode(trace)
 
     def settled(path: Refinement) -> bool:
         return bool(path.error.norm() <= ACCURATE * path.value.norm())
@@ -138,12 +139,13 @@ def sample_trace(ig: FastIG, trace: Trace | EncodedTrace) -> Sampled:
 
 
 def _fit(sampled: Sequence[Sampled], points: int) -> tuple[Tensor, Tensor]:
-    """The chosen candidates, int64 ``[K]``, ascending, and their weights, float64 ``[K]``."""
+    """The chosen candidates, int64 ``[K]``, ascending, and rule weights, float64 ``[K]``."""
     gram, target = _normal_equations(sampled)
     starts = [_greedy(gram, target, points)]
     for name in ("midpoint", "gauss-legendre"):
-        places = nodes_and_weights(name, points)[0] * (GRID - 1)
-        if len(set(nearest := places.round().int().tolist())) == points:
+        on_grid = nodes_and_weights(name, points)[0] * (GRID - 1)
+        # Many points of such a rule may fall on one candidate; then it is no start.
+        if len(set(nearest := on_grid.round().int().tolist())) == points:
             starts.append(nearest)
     found = [_exchange(gram, target, start) for start in starts]
     chosen = min(found, key=lambda points: _loss(gram, target, points))
@@ -163,7 +165,7 @@ def _normal_equations(sampled: Sequence[Sampled]) -> tuple[Tensor, Tensor]:
 
 
 def _greedy(gram: Tensor, target: Tensor, points: int) -> list[int]:
-    """One candidate after another, each the best beside those before it."""
+    """One candidate after another, each the best addition to those before it."""
     chosen: list[int] = []
     while len(chosen) < points:
         others = [c for c in range(GRID) if c not in chosen]
@@ -172,13 +174,13 @@ def _greedy(gram: Tensor, target: Tensor, points: int) -> list[int]:
 
 
 def _exchange(gram: Tensor, target: Tensor, chosen: list[int]) -> list[int]:
-    """Put another candidate in each place, as long as that helps."""
+    """Replace one chosen candidate by another, as long as that helps."""
     best, before = _loss(gram, target, chosen), float("inf")
     while best < before:
         before = best
-        for place in range(len(chosen)):
+        for index in range(len(chosen)):
             others = [c for c in range(GRID) if c not in chosen]
-            swaps = [[*chosen[:place], c, *chosen[place + 1 :]] for c in others]
+            swaps = [[*chosen[:index], c, *chosen[index + 1 :]] for c in others]
             swap = min(swaps, key=lambda s: _loss(gram, target, s))
             if (loss := _loss(gram, target, swap)) < best:
                 chosen, best = swap, loss
@@ -192,14 +194,15 @@ def _loss(gram: Tensor, target: Tensor, chosen: list[int]) -> float:
 
 
 def _weights(gram: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
-    """Least squares under ``weights >= 0``: the most negative one goes to 0 until none is."""
+    """Least squares under ``weights >= 0``: the most negative becomes 0 until none is negative."""
     used = torch.ones(len(chosen), dtype=torch.bool)
     weights = torch.zeros(len(chosen), dtype=torch.float64)
     while used.any():
-        places = torch.tensor(chosen)[used]
-        inside = gram[places][:, places]
-        ridge = 1e-12 * gram.diagonal().max() * torch.eye(len(places), dtype=torch.float64)
-        found = torch.linalg.solve(inside + ridge, target[places])
+        candidates = torch.tensor(chosen)[used]
+        inside = gram[candidates][:, candidates]
+        # Neighbours on the grid may have the same integrands, and no unique solution then.
+        ridge = 1e-12 * gram.diagonal().max() * torch.eye(len(candidates), dtype=torch.float64)
+        found = torch.linalg.solve(inside + ridge, target[candidates])
         weights.zero_()
         weights[used] = found
         if (found >= 0).all():
@@ -211,7 +214,7 @@ def _weights(gram: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
 def _judge(trace: Sampled, scores: Tensor, ig: FastIG) -> tuple[float, float, float]:
     """Error, completeness gap and agreement of the kept segments on one held-out trace."""
     error = float((scores - trace.reference).norm() / trace.reference.norm())
-    scorer = ig.scorer or PAPER
+    scorer = ig.rule.scorer or PAPER
     ours, theirs = (
         scorer.score_tokens(tokens, trace.encoded.segments).kept
         for tokens in (scores, trace.reference)

@@ -1,174 +1,202 @@
-"""Rules for FastIG: those with a name, and rules fitted to one model.
+"""Rules that need no fitting: a fixed number of path points, or as many as are needed.
 
-Axes: ``K`` path points, ``D`` hidden size.
+Axes: ``K`` path points, ``T`` tokens, ``S`` segments, ``P`` samples.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segattr.quadrature.fixed import RULES, nodes_and_weights
+from segattr.engine.reference import compute_dtype
+from segattr.ig.path import Path
+from segattr.quadrature.fixed import nodes_and_weights
+from segattr.quadrature.integral import require_tolerance
+from segattr.quadrature.refinement import (
+    MAX_EVALUATIONS,
+    Refinement,
+    refine,
+    require_max_evaluations,
+)
+from segattr.scores import SegmentScorer, segment_samples
 
-FORMAT = "segattr rule 1"
-SAMPLED = 64  # numbers of each weight that go into a fingerprint
+PAPER = SegmentScorer()
+Spans = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
-    """Path points and weights fitted to one model, baseline and scope; see `fit_rule`.
+class Findings:
+    """What a rule found on one path; see `Attribution`, which takes it all over.
 
     Args:
-        alphas: Path points in [0, 1], float64 ``[K]``, ascending.
-        weights: At least 0, float64 ``[K]``.
-        fingerprint: Of the model.
-        baseline: As `describe_baseline` has it.
-        scope: As given to `FastIG`.
-        largest_gap: Completeness gap, at most 1, beyond which a trace is not like those of the
-            validation.
-        validation: What was seen on the held-out traces: ``traces``, ``median_error`` and
-            ``worst_error`` (relative L2 of the token scores), ``kept_agreement`` (mean Jaccard
-            index of the kept segments).
+        token_scores: ``[T]``, float32 or better.
+        settings: How the rule really ended; see `settings_of`.
+        converged: Whether the rule is sure of the scores. None if it cannot tell; so are the next
+            two.
+        token_error: Estimated absolute error of each score, ``[T]``.
+        segment_samples: The segments' sums as they may really be, float64 ``[P, S, 2]``.
     """
 
-    alphas: Tensor
-    weights: Tensor
-    fingerprint: str
-    baseline: str
-    scope: str
-    largest_gap: float
-    validation: Mapping[str, float] = field(default_factory=dict)
+    token_scores: Tensor
+    settings: Mapping[str, Any]
+    converged: bool | None = None
+    token_error: Tensor | None = None
+    segment_samples: Tensor | None = None
 
-    def require(self, model: nn.Module, baseline: str, scope: str) -> None:
-        """Raise ValueError if the rule was fitted to another model, baseline or scope.
+
+class IntegrationRule(Protocol):
+    """Where on a path gradients are evaluated, and what is made of them."""
+
+    @property
+    def scorer(self) -> SegmentScorer | None:
+        """Whose kept segments it makes certain, if it does."""
+        ...
+
+    def require(self, model: Any, baseline: str, scope: str) -> None:
+        """Raise ValueError if it was fitted to another model, baseline or scope."""
+        ...
+
+    def integrate(self, path: Path, spans: Spans) -> Findings:
+        """Integrate along a path.
 
         Args:
-            model: The causal LM.
-            baseline: From `describe_baseline`.
-            scope: As given to `FastIG`.
+            path: Of one trace.
+            spans: The trace's segments.
         """
-        for what, own, given in (
-            ("model", self.fingerprint, fingerprint(model)),
-            ("baseline", self.baseline, baseline),
-            ("scope", self.scope, scope),
-        ):
-            if own != given:
-                raise ValueError(
-                    f"rule must have been fitted to this {what}, got one for {own} instead of "
-                    f"{given}. Fit another with fit_rule or segattr calibrate."
-                )
-
-    def save(self, path: str | Path) -> None:
-        """Write the rule as JSON."""
-        facts = {
-            "format": FORMAT,
-            "alphas": self.alphas.tolist(),
-            "weights": self.weights.tolist(),
-            "fingerprint": self.fingerprint,
-            "baseline": self.baseline,
-            "scope": self.scope,
-            "largest_gap": self.largest_gap,
-            "validation": dict(self.validation),
-        }
-        partial = Path(f"{path}.partial")
-        partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Rule:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: If the file is damaged, or none of these.
-            OSError: If it cannot be read.
-        """
-        try:
-            facts = json.loads(Path(path).read_bytes())
-            if facts.pop("format") != FORMAT:
-                raise ValueError("another format")
-            alphas, weights = (
-                torch.tensor(facts.pop(key), dtype=torch.float64) for key in ("alphas", "weights")
-            )
-            rule = cls(alphas, weights, **facts)
-            rule._require_whole()
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{path} must hold a rule that segattr wrote, got something else ({error}). "
-                "Calibrate again."
-            ) from None
-        return rule
-
-    def _require_whole(self) -> None:
-        alphas, weights = self.alphas, self.weights
-        if not alphas.ndim == weights.ndim == 1 or not 0 < len(alphas) == len(weights):
-            raise ValueError("points and weights that do not match")
-        if not (alphas.min() >= 0 and alphas.max() <= 1 and (alphas.diff() > 0).all()):
-            raise ValueError("points outside [0, 1] or out of order")
-        if not (weights.min() >= 0 and weights.isfinite().all()):
-            raise ValueError("negative weights")
-        if not 0 <= self.largest_gap <= 1 or not isinstance(self.validation, dict):
-            raise ValueError("a gap outside [0, 1], or no validation")
-        if not all(isinstance(x, str) for x in (self.fingerprint, self.baseline, self.scope)):
-            raise ValueError("no model, baseline or scope")
+        ...
 
 
-def points_and_weights(rule: str | Rule, steps: int | None) -> tuple[Tensor, Tensor]:
-    """Return a rule's path points and weights, float64 ``[K]`` each; none for ``"auto"``.
-
-    Raises:
-        ValueError: If the name is unknown, or ``steps`` do not go with the rule.
-    """
-    if isinstance(rule, str) and rule != "auto":
-        if rule not in RULES:
-            names = ", ".join(map(repr, ("auto", *RULES)))
-            raise ValueError(f"rule must be one of {names}, or a Rule, got {rule!r}.")
-        return nodes_and_weights(rule, 50 if steps is None else steps)
-    if steps is not None:
-        what = "rule='auto'" if rule == "auto" else "a fitted rule"
-        raise ValueError(
-            f"steps must be None with {what}, got {steps}. Set max_evaluations, or name a rule "
-            "such as rule='midpoint'."
-        )
-    if isinstance(rule, Rule):
-        return rule.alphas, rule.weights
-    if not isinstance(rule, str):
-        raise TypeError(f"rule must be a name or a Rule, got {rule!r}. Load files with Rule.load.")
-    return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return what tells this model from others: its weights' names, shapes and some numbers.
-
-    The numbers are rounded to bfloat16, so a model is the same in float64, float32 and bfloat16;
-    float16 rounds otherwise. Of offloaded weights only names and shapes count.
-    """
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, weight in model.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        if weight.is_meta:
-            continue
-        flat = weight.detach().flatten()
-        sample = flat[:: max(1, len(flat) // SAMPLED)][:SAMPLED]
-        digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def describe_baseline(baseline: str | int | Tensor, token_id: int | None) -> str:
-    """Return a baseline as text: its token, its name, or a hash of its numbers.
+def settings_of(rule: str, **known: Any) -> dict[str, Any]:
+    """Return how a rule ended, for `Attribution.settings`: the same keys for every rule.
 
     Args:
-        baseline: As given to `FastIG`.
-        token_id: From `baseline_token`.
+        rule: Its name.
+        known: ``steps`` (path points of a rule that has a fixed number), ``scorer``, ``tolerance``
+            and ``max_evaluations`` of ``"auto"``, and which rule it ``gave_way`` for.
     """
-    if token_id is not None:
-        return f"token {token_id}"
-    if isinstance(baseline, Tensor):
-        numbers = baseline.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-        return f"tensor {hashlib.sha256(numbers).hexdigest()[:16]}"
-    return str(baseline)
+    keys = ("steps", "scorer", "tolerance", "max_evaluations", "gave_way")
+    return {"rule": rule, **dict.fromkeys(keys), **known}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A textbook rule, or one of the paper's two.
+
+    Args:
+        name: ``"riemann"``, ``"linspace"``, ``"midpoint"``, ``"trapezoid"`` or
+            ``"gauss-legendre"``.
+        num_points: Path points, each one gradient evaluation.
+
+    Raises:
+        ValueError: If the name is unknown, or the points are too few.
+    """
+
+    name: str
+    num_points: int = 50
+
+    def __post_init__(self) -> None:
+        nodes_and_weights(self.name, self.num_points)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.num_points} points"
+
+    @property
+    def scorer(self) -> None:
+        return None
+
+    def require(self, model: Any, baseline: str, scope: str) -> None:
+        """Fits every model."""
+
+    def integrate(self, path: Path, spans: Spans) -> Findings:
+        """Sum the integrands at the path points; see `IntegrationRule`."""
+        scores = weighted_sum(path, *nodes_and_weights(self.name, self.num_points))
+        return Findings(scores, settings_of(self.name, steps=self.num_points))
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """9 path points, then more where the integrand is rough, until the estimated error is small.
+
+    Args:
+        scorer: It stops when the error cannot change which segments this scorer keeps. ``None``:
+            only the tolerance counts.
+        tolerance: It also stops when no segment's strength or consistency is off by more, by its
+            own estimate. ``None``: only the kept segments count.
+        max_evaluations: Most path points, at least 9. At this number it stops, and says that it
+            has not converged.
+
+    Raises:
+        ValueError: If a number is out of range, or neither scorer nor tolerance is given.
+    """
+
+    scorer: SegmentScorer | None = PAPER
+    tolerance: float | None = None
+    max_evaluations: int = MAX_EVALUATIONS
+
+    def __post_init__(self) -> None:
+        require_max_evaluations(self.max_evaluations)
+        if self.tolerance is not None:
+            require_tolerance(self.tolerance)
+        elif self.scorer is None:
+            raise ValueError("tolerance must be given with scorer=None, got None. Pass either.")
+
+    def __str__(self) -> str:
+        bound = "" if self.tolerance is None else f", tolerance {self.tolerance:g}"
+        return f"auto, at most {self.max_evaluations} points{bound}"
+
+    def require(self, model: Any, baseline: str, scope: str) -> None:
+        """Fits every model."""
+
+    def integrate(self, path: Path, spans: Spans) -> Findings:
+        """Refine until the kept segments are certain, or the scores within the tolerance."""
+
+        def settled(refinement: Refinement) -> bool:
+            return self._settled(segment_samples(refinement.samples(), spans), spans)
+
+        dtype = path.engine.dtype
+        wide = compute_dtype(dtype)
+        refinement = Refinement(self.max_evaluations, resolution=torch.finfo(dtype).eps)
+        refine(path.evaluate, settled, refinement)
+        samples = segment_samples(refinement.samples(), spans)
+        if not refinement.is_plausible():
+            samples[1:] = torch.nan
+        return Findings(
+            refinement.value.to(wide),
+            self._settings(),
+            refinement.converged,
+            refinement.error.to(wide),
+            samples,
+        )
+
+    def _settled(self, samples: Tensor, spans: Spans) -> bool:
+        verdict = (self.scorer or PAPER).judge(samples, spans)
+        if self.scorer is not None and not verdict["undecided"].any():
+            return True
+        if self.tolerance is None:
+            return False
+        errors = torch.cat([verdict["strength_error"], verdict["consistency_error"]])
+        return bool(errors.max() <= self.tolerance)
+
+    def _settings(self) -> dict[str, Any]:
+        return settings_of(
+            "auto",
+            scorer=self.scorer and dict(vars(self.scorer)),
+            tolerance=self.tolerance,
+            max_evaluations=self.max_evaluations,
+        )
+
+
+def weighted_sum(path: Path, alphas: Tensor, weights: Tensor) -> Tensor:
+    """Return the token scores of a rule with given path points and rule weights, ``[T]``.
+
+    Args:
+        path: Of one trace.
+        alphas: Path points, float64 ``[K]``.
+        weights: Rule weights, float64 ``[K]``.
+    """
+    _, values = path.evaluate(alphas)
+    return (weights @ values.double()).to(values.dtype)

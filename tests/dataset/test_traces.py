@@ -100,7 +100,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
     ("line", "message"),
     [
         (b"[" * 100_000, "brackets nested too deep"),
-        (b'{"id": "a", "score": NaN}', "got NaN, which is none"),
+        (b'{"id": "a", "score": NaN}', "the line must be JSON, got NaN. Use null"),
     ],
 )
 def test_json_that_is_none(tmp_path, line, message):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gc
-import inspect
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import make_model, make_trace, naive_ig, target_logprob
-from torch import nn
+from tiny import assert_close, make_engine, make_model, make_trace, naive_ig, target_logprob
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from segattr import EncodedTrace, FastIG
 from segattr.engine import fused
 from segattr.engine.attention import BandedAttention, SdpaAttention
-from segattr.engine.decoder import why_not_fused
-from segattr.engine.fused import FusedEngine, Kept
-from segattr.engine.planner import Load, Plan, Planner, _layer_bytes
+from segattr.engine.fused import FusedEngine, Saved, layer_bytes
+from segattr.engine.memory import Sizes
+from segattr.engine.planner import Plan, Planner
 from segattr.quadrature.fixed import nodes_and_weights
 
 # Grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3), tied heads, sliding windows in
@@ -60,12 +58,6 @@ def make_variant(name: str, dtype: torch.dtype = torch.float64, **changes: objec
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data += 0.1 * noise.to(parameter.dtype)
     return model
-
-
-def assert_close(got, expected, tolerance):
-    assert got.shape == expected.shape
-    error = (got - expected).abs().max() / expected.abs().max()
-    assert error <= tolerance, f"differs by {error:.1e} of the largest score"
 
 
 def assert_equals_autograd(model, trace, tolerance, **settings):
@@ -213,9 +205,8 @@ class TestOnTheGpu:
         before = torch.cuda.memory_allocated()
         ig.attribute(trace)
         peak = torch.cuda.max_memory_allocated() - before
-        load = Load(8192, 3, fused=True)
-        points = ig.planner.plan(load, 2).points
-        estimate = points * ig.planner.bytes_per_point(load, recompute=False)
+        engine = make_engine(model, "fused", 8102)
+        estimate = ig.planner.plan(engine, 2).points * engine.bytes_per_point(recompute=False)
         assert peak <= estimate <= 2 * peak
 
     def test_real_lack_of_memory_is_survived(self):
@@ -227,7 +218,7 @@ class TestOnTheGpu:
         ig = FastIG(model, rule="midpoint", steps=4, baseline=0, engine="fused", max_memory=2**40)
         expected = ig.attribute(trace).token_scores
         torch.cuda.empty_cache()
-        one = ig.planner.bytes_per_point(Load(4096, 3, fused=True), recompute=False)
+        one = make_engine(model, "fused", 3992).bytes_per_point(recompute=False)
         total = torch.cuda.get_device_properties(0).total_memory
         try:
             allowed = torch.cuda.memory_reserved() + 1.5 * one
@@ -258,27 +249,6 @@ def test_no_mask_ever_and_no_fused_attention_in_the_last_layer(trace, monkeypatc
     calls.clear()
     runs[1].attribute(trace)
     assert not calls
-
-
-@pytest.mark.parametrize("first", [0, 140, 295])
-@pytest.mark.parametrize("window", [None, 1, 7, 300])
-def test_banded_attention_is_attention_with_a_mask(window, first):
-    """Blocks of 128 queries: three of them, two, one; two tokens follow the last query."""
-    torch.manual_seed(0)
-    tokens, rows = 300, 298 - first
-    queries, keys, values, grad = (
-        torch.randn(2, length, heads, 8, dtype=torch.float64)
-        for length, heads in ((rows, 4), (tokens, 2), (tokens, 2), (rows, 4))
-    )
-    banded = BandedAttention(queries, keys, values, 0.3, first, window)
-    behind = torch.arange(first, first + rows)[:, None] - torch.arange(tokens)
-    seen = (behind >= 0) & (behind < (window or tokens))
-    parts = [part.transpose(1, 2).requires_grad_() for part in (queries, keys, values)]
-    expected = F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=0.3, enable_gqa=True)
-    gradients = torch.autograd.grad(expected, parts, grad.transpose(1, 2))
-    torch.testing.assert_close(banded.output, expected.transpose(1, 2).detach())
-    for got, wanted in zip(banded.backward(grad), gradients, strict=True):
-        torch.testing.assert_close(got, wanted.transpose(1, 2))
 
 
 def test_flash_attention_goes_through_transformers(trace, monkeypatch):
@@ -312,9 +282,8 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     model = make_variant("mistral-window")
     model.config._attn_implementation = "flash_attention_2"
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
-    monkeypatch.setattr(
-        "segattr.ig.fast_ig.require_causal_lm", lambda _: None
-    )  # runs the real thing
+    # It would run the model's own forward, which wants the real package.
+    monkeypatch.setattr("segattr.engine.causal_lm.require_causal_lm", lambda _: None)
     got = (
         FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused")
         .attribute(trace)
@@ -326,18 +295,18 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
 
 @pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_keeps_what_the_planner_says(name, dtype, monkeypatch):
-    """Every storage that lives between forward and backward, but for the last layer's rows."""
-    kept = []
+def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
+    """Every storage that lives between forward and backward, without the last layer's rows."""
+    saved = []
     layer = FusedEngine._layer
     monkeypatch.setattr(
-        FusedEngine, "_layer", lambda *arguments: kept.append(layer(*arguments)) or kept[-1]
+        FusedEngine, "_layer", lambda *arguments: saved.append(layer(*arguments)) or saved[-1]
     )
     sizes = []
 
     def measure(self, *arguments):
         if not sizes:
-            sizes.extend(sum(storages(one).values()) for one in kept[:-1])
+            sizes.extend(sum(storages(one).values()) for one in saved[:-1])
         return backward(self, *arguments)
 
     backward = FusedEngine._layer_backward
@@ -346,11 +315,11 @@ def test_a_layer_keeps_what_the_planner_says(name, dtype, monkeypatch):
     model = make_variant(name, dtype, sliding_window=None)
     FastIG(model, rule="trapezoid", steps=2, engine="fused").attribute(trace)
     tokens = trace.target[1] - 1
-    estimate = _layer_bytes(model.config, model.dtype.itemsize, Load(tokens, 3, fused=True))
+    estimate = layer_bytes(Sizes.of(model.config), model.dtype.itemsize, name == "qwen3")
     assert sizes == [2 * tokens * estimate] * 2
 
 
-def storages(kept: Kept) -> dict[int, int]:
+def storages(saved: Saved) -> dict[int, int]:
     """Bytes by address of all that a layer keeps, the attention's own graph included."""
     found = {}
 
@@ -358,10 +327,10 @@ def storages(kept: Kept) -> dict[int, int]:
         found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    for value in (kept.hidden, kept.rstd, *kept.unrotated, kept.middle, kept.middle_rstd):
+    for value in (saved.hidden, saved.rstd, *saved.unrotated, saved.middle, saved.middle_rstd):
         add(value)
-    attention = kept.attention
-    for value in (kept.gate, kept.up, attention.output):
+    attention = saved.attention
+    for value in (saved.gate, saved.up, attention.output):
         add(value)
     for value in attention.inputs:
         add(value)
@@ -380,115 +349,7 @@ def test_a_7b_model_keeps_three_megabytes_per_token():
     config = Qwen2Config(
         hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
     )
-    assert 28 * _layer_bytes(config, 2, Load(8192, 5, fused=True)) == pytest.approx(
-        2.99e6, rel=0.01
-    )
-
-
-def with_a_patched_class(model, monkeypatch):
-    attention = type(model.model.layers[0].self_attn)
-    forward = attention.forward
-
-    def patched(self, *arguments, **settings):
-        return forward(self, *arguments, **settings)
-
-    monkeypatch.setattr(attention, "forward", patched)
-
-
-def with_a_global_hook(model, monkeypatch):
-    hooks = torch.nn.modules.module._global_forward_hooks
-    monkeypatch.setitem(hooks, -1, lambda *_: None)
-
-
-def hooked(model):
-    model.model.layers[1].mlp.register_forward_hook(lambda *_: None)
-
-
-def adapted(model):
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), model)
-
-
-def with_other_layer(model):
-    class Halved(nn.Linear):
-        def forward(self, inputs):
-            return super().forward(inputs) / 2
-
-    model.model.layers[0].mlp.down_proj.__class__ = Halved
-
-
-def with_other_activation(model):
-    for layer in model.model.layers:
-        layer.mlp.act_fn = nn.GELU()
-
-
-def with_own_forward(model):
-    attention = model.model.layers[0].self_attn
-    attention.forward = attention.forward
-
-
-def with_two_dtypes(model):
-    model.model.norm.float()
-
-
-def with_another_attention(model):
-    model.config._attn_implementation = "their_own"
-
-
-REASONS = {
-    with_a_patched_class: "self_attn' has the forward of test_fused",
-    with_a_global_hook: "has hooks",
-    hooked: "mlp' has hooks",
-    adapted: "q_proj' must be",
-    with_other_layer: "down_proj' must be",
-    with_other_activation: "act_fn' must be",
-    with_own_forward: "a forward of its own",
-    with_two_dtypes: "several dtypes",
-    with_another_attention: "attention implementation is 'their_own'",
-}
-
-
-@pytest.mark.parametrize("change", REASONS)
-def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
-    registered = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "their_own", registered)
-    model = make_model("llama")
-    ig = FastIG(model, rule="midpoint", steps=2)
-    assert ig.attribute(trace).settings["engine"] == "fused"
-    arguments = (model, monkeypatch)[: len(inspect.signature(change).parameters)]
-    change(*arguments)
-    assert REASONS[change] in why_not_fused(model)
-    with pytest.raises(ValueError, match="engine='fused' must be able to run the model, but"):
-        FastIG(model, engine="fused")
-    assert ig.attribute(trace).settings["engine"] == "autograd"
-
-
-@pytest.mark.parametrize("name", ["gemma", "gpt2", "qwen3-moe", "mixtral"])
-def test_other_models_go_to_autograd(name):
-    model = make_model(name)
-    assert "not a transformers Llama, Qwen2, Qwen3, Mistral" in why_not_fused(model)
-    with pytest.raises(ValueError, match="Pass engine='auto'"):
-        FastIG(model, engine="fused")
-
-
-def test_both_of_transformers_silus_are_known():
-    assert why_not_fused(make_model("llama", hidden_act="swish")) is None
-
-
-def test_autocast_goes_to_autograd(trace):
-    model = make_model("llama", torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert (
-            FastIG(model, rule="midpoint", steps=2).attribute(trace).settings["engine"]
-            == "autograd"
-        )
-
-
-def test_a_subclass_is_another_model():
-    model = make_model("llama")
-    model.__class__ = type("LlamaForCausalLM", (type(model),), {"__module__": "elsewhere"})
-    assert "not a transformers" in why_not_fused(model)
+    assert 28 * layer_bytes(Sizes.of(config), 2, False) == pytest.approx(2.99e6, rel=0.01)
 
 
 def test_the_model_is_untouched(trace):
@@ -525,7 +386,7 @@ def test_recomputing_runs_every_layer_but_the_last_twice(recompute, runs, trace,
     layer, calls, alive = FusedEngine._layer, [], []
 
     def spy(self, *arguments):
-        alive.append(sum(type(thing) is Kept for thing in gc.get_objects()))
+        alive.append(sum(type(thing) is Saved for thing in gc.get_objects()))
         calls.append(arguments[0])
         return layer(self, *arguments)
 

@@ -1,73 +1,31 @@
-"""The memory estimate against what autograd really keeps, and what happens when memory runs out."""
+"""Chunks that fit the memory, and what happens when it runs out."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tiny import make_model, make_trace
+from tiny import make_engine, make_model, make_trace
 
 from segattr import FastIG
-from segattr.engine.autograd import frozen
-from segattr.engine.planner import Load, Plan, Planner
-
-TOKENS = 64
+from segattr.engine.planner import Plan, Planner
 
 
-def saved_bytes(model, tokens: int) -> int:
-    """Bytes autograd keeps for the backward pass of one frozen forward, each storage once."""
-    storages = {}
-
-    def keep(tensor):
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    embeds = torch.randn(1, tokens, model.config.hidden_size, dtype=model.dtype, requires_grad=True)
-    with frozen(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1).logits
-        kept = sum(size for pointer, size in storages.items() if pointer not in weights)
-    del output
-    return kept
-
-
-@pytest.mark.parametrize("name", ["qwen2", "llama", "qwen3", "mistral-window", "gpt2"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_estimate_covers_what_autograd_keeps(name, dtype):
-    """At most 2.5 times as much: the working memory of a layer or two is in it."""
-    model = make_model(name, dtype=dtype)
-    estimate = Planner(model).bytes_per_point(Load(TOKENS, 1), recompute=False)
-    kept = saved_bytes(model, TOKENS)
-    assert kept <= estimate <= 2.5 * kept
-
-
-def test_a_layer_of_a_7b_model_keeps_what_was_measured():
-    """158,840 bytes per token and layer in bfloat16 (Qwen2.5-7B dimensions, frozen, SDPA)."""
-    from transformers import Qwen2Config
-
-    from segattr.engine.planner import _layer_bytes
-
-    config = Qwen2Config(
-        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
-    )
-    assert _layer_bytes(config, size=2, load=Load(8192, 5)) == pytest.approx(158_840, rel=0.01)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_plan_shrinks_with_the_memory(fused):
+@pytest.mark.parametrize("name", ["fused", "autograd"])
+def test_the_plan_shrinks_with_the_memory(name):
     model = make_model("qwen2")
-    load = Load(40, 3, fused=fused)
-    one = Planner(model).bytes_per_point(load, recompute=False)
-    recomputed = Planner(model).bytes_per_point(load, recompute=True)
-    assert recomputed < one
+    engine = make_engine(model, name, 40)
+    one = engine.bytes_per_point(recompute=False)
+    assert engine.bytes_per_point(recompute=True) < one
     plans = {
-        budget: Planner(model, int(budget)).plan(load, 10)
+        budget: Planner(model, int(budget)).plan(engine, 10)
         for budget in (20 * one, 4.5 * one, 0.99 * one, 1)
     }
     assert list(plans.values()) == [Plan(10, False), Plan(4, False), Plan(1, True), Plan(1, True)]
 
 
 def test_long_traces_go_one_point_at_a_time():
-    assert Planner(make_model("qwen2")).plan(Load(100_000, 3), 50).points == 1
+    model = make_model("qwen2")
+    assert Planner(model).plan(make_engine(model, tokens=100_000), 50).points == 1
 
 
 def failing_above(limit: int, model, steps: int):
@@ -75,14 +33,17 @@ def failing_above(limit: int, model, steps: int):
     ig = FastIG(model, rule="midpoint", steps=steps)
     tried = []
 
-    def run(alphas, evaluate, load):
+    def run(alphas, engine):
+        evaluate = engine.evaluate
+
         def evaluate_or_fail(alphas, recompute):
             tried.append((len(alphas), recompute))
             if len(alphas) > max(limit, 1) or limit < 0 or (limit == 0 and not recompute):
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return evaluate(alphas, recompute)
 
-        return Planner.run(ig.planner, alphas, evaluate_or_fail, load)
+        engine.evaluate = evaluate_or_fail
+        return Planner.run(ig.planner, alphas, engine)
 
     ig.planner.run = run
     return ig, tried
@@ -118,7 +79,7 @@ def test_nothing_fits():
 def test_the_next_trace_starts_with_what_fitted():
     model, trace = make_model("qwen2"), make_trace()
     ig, tried = failing_above(2, model, steps=8)
-    ig.planner.max_memory = int(8.5 * ig.planner.bytes_per_point(Load(34, 3, True), False))
+    ig.planner.max_memory = int(8.5 * make_engine(model).bytes_per_point(False))
     ig.attribute(trace)
     first = len(tried)
     ig.attribute(trace)
@@ -131,7 +92,7 @@ def test_a_trace_that_fits_no_plan_does_not_slow_the_others():
     ig, _ = failing_above(-1, model, steps=8)
     with pytest.raises(MemoryError):
         ig.attribute(trace)
-    assert ig.planner.plan(Load(34, 3, True), 8) == Plan(8, False)
+    assert ig.planner.plan(make_engine(model), 8) == Plan(8, False)
 
 
 def test_the_next_trace_recomputes_if_that_fitted():

@@ -23,7 +23,7 @@ def record() -> ScoredTrace:
     return replace(found, segments=segments)
 
 
-def supervised(record, **options) -> list[int]:
+def with_loss(record, **options) -> list[int]:
     row = Variant(**options).row(record)
     assert [int(label != -100) for label in row["labels"]] == row["assistant_masks"]
     return [label for label in row["labels"] if label != -100]
@@ -49,12 +49,12 @@ ENDS, RESPONSE = [22, 23, 28, 29], [7, 8]
     ],
 )
 def test_what_carries_loss(record, options, expected):
-    assert supervised(record, **options) == expected
+    assert with_loss(record, **options) == expected
 
 
 def test_random_segments_are_as_many_as_important_ones(record):
     """Two are important without beta; with both ends, 2 to 4 are kept."""
-    seen = {tuple(supervised(record, select="random", beta=1.0, seed=seed)) for seed in range(20)}
+    seen = {tuple(with_loss(record, select="random", beta=1.0, seed=seed)) for seed in range(20)}
     assert len(seen) > 2
     assert all({22, 23, 28, 29} <= set(tokens) for tokens in seen)
 
@@ -62,7 +62,7 @@ def test_random_segments_are_as_many_as_important_ones(record):
 def test_random_segments_are_counted_with_beta(record):
     """One segment is important with a beta of 0.8; random draws may fall on the ends too."""
     counts = {
-        beta: {len(supervised(record, select="random", beta=beta, seed=s)) for s in range(30)}
+        beta: {len(with_loss(record, select="random", beta=beta, seed=s)) for s in range(30)}
         for beta in (0.8, 1.0)
     }
     ends, one, three, all_inner = 6, 7, 9, 10
@@ -80,12 +80,12 @@ def test_soft_weights_are_on_what_is_selected(record):
     strengths = [0.1, 0.2, 0.3, 0.4]
     segments = [replace(s, strength=x) for s, x in zip(record.segments, strengths, strict=True)]
     record = replace(record, segments=segments)
-    weights = Variant(weights="strength").row(record)["loss_weights"]
+    weights = Variant(weighting="strength").row(record)["loss_weights"]
     assert weights[:2] == [0, 0]
     assert weights[2:8] == [0.25, 0.25, 0, 0, 0, 0]
     assert weights[8] == weights[9] == pytest.approx(2.4326, abs=1e-4)
     assert weights[10:] == [1, 1]
-    everything = Variant(select="all", weights="strength").row(record)["loss_weights"]
+    everything = Variant(select="all", weighting="strength").row(record)["loss_weights"]
     assert all(weight > 0 for weight in everything[2:])
 
 
@@ -98,10 +98,14 @@ def test_length_is_a_policy(record):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"select": "best"}, f"must be one of {', '.join(SELECTIONS)}, got 'best'"),
-        ({"weights": "soft"}, "mask, strength, got 'soft'"),
-        ({"select": "top-tokens", "prune": True}, "chooses tokens, got prune or weights"),
-        ({"select": "top-tokens", "weights": "strength"}, "chooses tokens, got prune or weights"),
+        ({"select": "best"}, f"must be one of {', '.join(map(repr, SELECTIONS))}, got 'best'"),
+        ({"weighting": "soft"}, "'mask', 'strength', got 'soft'"),
+        ({"select": "top-tokens", "prune": True}, "chooses tokens, got prune or weighting"),
+        (
+            {"select": "top-tokens", "weighting": "strength"},
+            "chooses tokens, got prune or weighting",
+        ),
+        ({"too_long": "skip"}, "too_long must be one of 'error', 'cut', got 'skip'"),
         ({"tau": 0.5}, "select='scored' does not read tau"),
         ({"select": "all", "beta": 0.5}, "select='all' does not read beta"),
         ({"select": "high-strength", "beta": 0.5}, "does not read beta"),
@@ -112,17 +116,38 @@ def test_contradictions_are_refused(options, message):
         Variant(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "important", "tau": 0.0}, r"tau must be in \(0, 1\], got 0\.0"),
+        ({"select": "important", "beta": 1.5}, r"beta must be in \[0, 1\], got 1\.5"),
+        ({"select": "random", "beta": float("nan")}, r"beta must be in \[0, 1\], got nan"),
+        ({"select": "top-tokens", "share": 0.0}, r"share must be in \(0, 1\], got 0\.0"),
+        ({"share": 1.5}, r"share must be in \(0, 1\], got 1\.5"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Variant(**options)
+
+
+def test_values_at_the_border_of_their_range_are_accepted():
+    Variant(select="important", tau=1.0, beta=0.0, share=1.0, max_length=1)
+    Variant(select="random", beta=1.0)
+
+
 def test_thresholds_and_normalization_are_as_scored_unless_given(record):
     """By length, strengths are 1, 3, 2, 0.1 of 6.1: segment 1 alone reaches a tau of 0.4."""
     scorer = SegmentScorer(tau=0.4, beta=1.0, normalization="length", keep_ends=False)
     record = replace(record, scorer=scorer)
-    assert supervised(record, select="important") == [24, 7, 8]
-    assert supervised(record, select="important", tau=0.6) == [24, 25, 26, 27, 7, 8]
+    assert with_loss(record, select="important") == [24, 7, 8]
+    assert with_loss(record, select="important", tau=0.6) == [24, 25, 26, 27, 7, 8]
 
 
 def test_selecting_segments_needs_no_token_scores(record):
     without = replace(record, token_scores=None)
     for select in ("important", "high-strength", "random", "scored", "all"):
-        assert supervised(without, select=select) == supervised(record, select=select)
+        assert with_loss(without, select=select) == with_loss(record, select=select)
     with pytest.raises(ValueError, match="'a' must have token_scores, got a record without"):
         Variant(select="top-tokens").row(without)

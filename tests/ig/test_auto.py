@@ -59,7 +59,7 @@ def test_what_it_reports(model, trace):
     plain = FastIG(model, rule="trapezoid", steps=9).attribute(trace)
     assert attribution.settings["rule"] == "auto"
     assert attribution.settings["max_evaluations"] == 64
-    assert FastIG(model).max_evaluations == 65
+    assert FastIG(model).rule.max_evaluations == 65
     assert 9 <= attribution.evaluations <= 64
     for name in ("target_logprob", "baseline_logprob"):  # both ends are nodes
         assert getattr(attribution, name) == pytest.approx(getattr(plain, name), rel=1e-12)
@@ -78,9 +78,9 @@ def test_evaluations_are_those_of_the_engine(model, trace, monkeypatch):
     ig, counted = FastIG(model), []
     run = ig.planner.run
 
-    def counting(alphas, evaluate, load):
+    def counting(alphas, engine):
         counted.extend(alphas.tolist())
-        return run(alphas, evaluate, load)
+        return run(alphas, engine)
 
     monkeypatch.setattr(ig.planner, "run", counting)
     assert ig.attribute(trace).evaluations == len(counted) == len(set(counted))
@@ -162,53 +162,13 @@ def test_paths_without_a_good_start_are_not_called_converged():
     assert scores.undecided.tolist() == [False, True, True, False]
 
 
-def test_the_integrand_is_what_the_rules_sum(model, trace):
-    alphas, weights = nodes_and_weights("midpoint", 5)
-    logprobs, values = FastIG(model).integrand(trace, alphas)
-    assert logprobs.shape == (5,)
-    assert values.shape == (5, len(trace.input_ids))
-    expected = FastIG(model, rule="midpoint", steps=5).attribute(trace).token_scores
-    torch.testing.assert_close(weights @ values, expected)
-    ends, _ = FastIG(model).integrand(trace, [0.0, 1.0])
-    assert ends[1].item() == pytest.approx(FastIG(model).attribute(trace).target_logprob)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
-        ({"tolerance": -1.0}, "tolerance must be above 0"),
-        ({"max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
-        ({"steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
-        ({"scorer": None}, "tolerance must be given with scorer=None"),
-        ({"rule": "midpoint", "tolerance": 0.1}, "tolerance must be None with rule='midpoint'"),
-        ({"rule": "midpoint", "max_evaluations": 90}, "max_evaluations must be None with rule='m"),
-        ({"rule": "simpson"}, "rule must be one of 'auto', 'riemann'"),
-    ],
-)
-def test_bad_settings(model, settings, message):
-    with pytest.raises(ValueError, match=message):
-        FastIG(model, **settings)
-
-
-def test_places_off_the_path_are_refused(model, trace):
-    for places in ([], [0.5, 1.5], [-0.1], [float("nan")]):
-        with pytest.raises(ValueError, match=r"alphas must be places in \[0, 1\], got \["):
-            FastIG(model).integrand(trace, places)
-    assert FastIG(model).integrand(trace, 0.5)[0].shape == (1,)
-
-
-def test_a_fixed_rule_needs_no_scorer(model, trace):
-    assert FastIG(model, rule="midpoint", steps=2, scorer=None).attribute(trace).evaluations == 2
-
-
 def test_nan_at_a_late_point_is_named(model, trace):
     """Only beyond alpha = 0.9, so the first round is finite but for its last point."""
     ig = FastIG(model)
-    evaluate = ig.planner.run
+    run = ig.planner.run
 
-    def broken(alphas, engine, load):
-        logprobs, values = evaluate(alphas, engine, load)
+    def broken(alphas, engine):
+        logprobs, values = run(alphas, engine)
         values[alphas > 0.9, 7] = torch.nan
         return logprobs, values
 

@@ -9,14 +9,16 @@ import torch
 from tiny import DATA, MODELS, make_model, make_trace, naive_ig, target_logprob
 from transformers import AutoModelForCausalLM
 
-from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, TraceTooLongError
+from segattr import EncodedTrace, FastIG, SegmentScorer
+from segattr.engine.causal_lm import CausalLM
 from segattr.engine.planner import Plan, Planner
 from segattr.quadrature.fixed import RULES, nodes_and_weights
 
 # The fused engine takes norms in float64 where transformers has float32: the models do here, too.
 pytestmark = pytest.mark.usefixtures("exact_norms")
-# Some kinds of model keep their float32 norms and softmax.
+# Some kinds of model keep their float32 norms and softmax; two keep more in float32.
 CLOSE = 1e-8
+FLOAT32 = {"gemma3n": 1e-6, "gemma4": 1e-6}
 
 
 def assert_close(got, expected, tolerance=CLOSE):
@@ -29,9 +31,8 @@ def assert_close(got, expected, tolerance=CLOSE):
 def test_equals_the_definition_for_every_kind_of_model(name, trace):
     model = make_model(name)
     attribution = FastIG(model, rule="midpoint", steps=6, baseline=0).attribute(trace)
-    assert_close(
-        attribution.token_scores, naive_ig(model, trace, *nodes_and_weights("midpoint", 6))
-    )
+    expected = naive_ig(model, trace, *nodes_and_weights("midpoint", 6))
+    assert_close(attribution.token_scores, expected, FLOAT32.get(name, CLOSE))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -212,49 +213,44 @@ def test_one_backward_and_one_slice_of_logits_per_chunk(model, monkeypatch, num_
     )
 
 
-@pytest.mark.parametrize("baseline", ["zero", "mean", 7, "row"])
-def test_baselines(model, trace, baseline):
-    table = model.get_input_embeddings().weight.detach()
-    row = {"zero": torch.zeros(32), "mean": table.mean(0), 7: table[7], "row": table[3] / 2}[
-        baseline
-    ].double()
-    attribution = FastIG(
-        model, rule="midpoint", steps=4, baseline=row if baseline == "row" else baseline
-    ).attribute(trace)
-    inputs = model.get_input_embeddings()(trace.input_ids).detach()
+def test_settings_say_what_ran(model, trace):
+    settings = FastIG(model, rule="midpoint", steps=2, scope="reasoning").attribute(trace).settings
+    assert json.loads(json.dumps(settings)) == settings
+    expected = {
+        "rule": "midpoint",
+        "steps": 2,
+        "baseline": "pad",
+        "baseline_token_id": 0,
+        "scope": "reasoning",
+        "engine": "fused",
+        "backend": "torch",
+        "strip_final_answer": False,
+    }
+    assert {name: settings[name] for name in expected} == expected
+    for name, value in CausalLM(model).facts().items():
+        assert settings[name] == value
+    row = FastIG(model, baseline=torch.zeros(32), rule="midpoint", steps=2).attribute(trace)
+    assert json.loads(json.dumps(row.settings))["baseline"] == "tensor"
+
+
+def test_settings_follow_the_weights(model, trace):
+    """As while a policy is trained: every attribution says which weights it is of."""
+    ig = FastIG(model, rule="midpoint", steps=2)
+    before = ig.attribute(trace).settings["fingerprint"]
     with torch.no_grad():
-        expected = target_logprob(model, row.expand_as(inputs), trace).item()
-    assert attribution.baseline_logprob == pytest.approx(expected, rel=1e-6)
-    assert attribution.settings["baseline"] == ("tensor" if baseline == "row" else baseline)
+        model.model.layers[1].mlp.up_proj.weight.mul_(1.01)
+    assert ig.attribute(trace).settings["fingerprint"] != before
 
 
-def test_the_mean_baseline_counts_the_scale_of_scaled_embeddings(trace):
-    model = make_model("gemma3")
-    embed = model.get_input_embeddings()
-    expected = embed(torch.arange(embed.num_embeddings)).mean(0).detach()
-    got, same = (
-        FastIG(model, rule="midpoint", steps=3, baseline=b).attribute(trace)
-        for b in ("mean", expected)
+def test_it_says_what_it_is_in_two_lines(model):
+    shown = repr(FastIG(model, rule="midpoint", scope="reasoning", engine="autograd"))
+    assert shown == (
+        "FastIG(Qwen2ForCausalLM '', rule='midpoint, 50 points', baseline='token 0', "
+        "scope='reasoning', engine='autograd', dtype=float64)"
     )
-    assert_close(got.token_scores, same.token_scores)
-
-
-def test_a_missing_pad_token_falls_back_to_eos_with_a_warning(trace):
-    model = make_model("qwen2", pad_token_id=None)
-    with pytest.warns(UserWarning, match="EOS token 1"):
-        attribution = FastIG(model, rule="midpoint", steps=2).attribute(trace)
-    assert attribution.settings["baseline_token_id"] == 1
-
-
-@pytest.mark.parametrize("pad", [-1, 96])
-def test_a_pad_token_without_an_embedding_is_none(trace, pad):
-    model = make_model("qwen2")
-    model.config.pad_token_id = pad
-    with pytest.warns(UserWarning, match="EOS token 1"):
-        assert (
-            FastIG(model, rule="midpoint", steps=2).attribute(trace).settings["baseline_token_id"]
-            == 1
-        )
+    model.name_or_path = "some/where"
+    assert "Qwen2ForCausalLM 'some/where', rule='auto, at most 65 points'" in repr(FastIG(model))
+    assert len(repr(FastIG(model, baseline=torch.zeros(32)))) <= 200
 
 
 def test_dtype_runs_a_converted_copy(trace):
@@ -376,22 +372,6 @@ def test_attribute_many_keeps_the_order(model):
         assert_close(attribution.token_scores, ig.attribute(trace).token_scores)
 
 
-def test_text_is_encoded_with_the_tokenizer_of_the_model(demo, records, tmp_path):
-    """Found at ``model.name_or_path`` when it is not given."""
-    tokenizer = demo[1]
-    make_model("llama", vocab_size=len(tokenizer), max_position_embeddings=4096).save_pretrained(
-        tmp_path
-    )
-    tokenizer.save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
-    trace = Trace.from_record(records[0])
-    given, found = (
-        FastIG(model, tokenizer, rule="midpoint", steps=2),
-        FastIG(model, rule="midpoint", steps=2),
-    )
-    assert_close(found.attribute(trace).token_scores, given.attribute(trace).token_scores)
-
-
 def test_works_inside_inference_mode(model, trace):
     expected = FastIG(model, rule="midpoint", steps=2).attribute(trace)
     with torch.inference_mode():
@@ -411,75 +391,9 @@ def test_too_few_steps(model, steps):
         FastIG(model, rule="midpoint", steps=steps)
 
 
-def test_models_that_are_no_causal_lm_are_refused():
-    from transformers import (
-        BertConfig,
-        BertForMaskedLM,
-        BertLMHeadModel,
-        Qwen2Model,
-        T5Config,
-        T5ForConditionalGeneration,
-    )
-
-    small = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    with pytest.raises(ValueError, match="encoder-decoder T5"):
-        FastIG(
-            T5ForConditionalGeneration(
-                T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, vocab_size=32)
-            )
-        )
-    with pytest.raises(ValueError, match="encoder-only models are not supported"):
-        FastIG(BertForMaskedLM(BertConfig(**small, vocab_size=32)))
-    # Older transformers: no logits_to_keep for BERT; newer: it would run, seeing the answer.
-    with pytest.raises(ValueError, match=r"must be causal|must accept logits_to_keep"):
-        FastIG(BertLMHeadModel(BertConfig(**small, vocab_size=32)))
-    with pytest.raises(ValueError, match="language-modelling head, got Qwen2Model"):
-        FastIG(Qwen2Model(make_model("qwen2").config))
-    with pytest.raises(TypeError, match="must be a transformers PreTrainedModel, got Linear"):
-        FastIG(torch.nn.Linear(2, 2))
-
-
-def test_a_model_whose_tokens_see_those_after_them_is_refused(model):
-    model.model.norm.register_forward_hook(lambda _module, _inputs, out: out + out.flip(1))
-    with pytest.raises(ValueError, match="must be causal, got Qwen2ForCausalLM"):
-        FastIG(model)
-
-
-def test_a_trace_longer_than_the_context_says_by_how_much(model):
-    encoded = EncodedTrace(torch.full((135,), 3), (0, 5), [(5, 120)], (130, 134), id="long")
-    with pytest.raises(
-        TraceTooLongError,
-        match=r"'long' must fit the model's context = 128 tokens, got 135, 7 too many",
-    ):
-        FastIG(model).attribute(encoded)
-
-
-def test_token_ids_of_another_tokenizer_are_refused(model):
-    encoded = EncodedTrace(torch.full((20,), 500), (0, 5), [(5, 12)], (15, 19))
-    with pytest.raises(ValueError, match="below the model's 96 embeddings, got 500"):
-        FastIG(model).attribute(encoded)
-
-
 def test_nan_logits_name_the_path_point(model, trace):
     model.model.norm.register_forward_hook(
         lambda _m, _i, out: torch.where(out[:, :1] > 1e9, out, out.log() * 0 + out)
     )
     with pytest.raises(FloatingPointError, match=r"got nan at path point alpha = 0\.125\. Use"):
         FastIG(model, rule="midpoint", steps=4).attribute(trace)
-
-
-def test_baselines_of_another_model_are_refused(model):
-    with pytest.raises(ValueError, match=r"one embedding of shape \[32\], got \[16\]"):
-        FastIG(model, baseline=torch.zeros(16))
-    with pytest.raises(ValueError, match="one of the model's 96 token ids, got 96"):
-        FastIG(model, baseline=96)
-
-
-def test_a_model_without_a_name_needs_a_tokenizer(model):
-    with pytest.raises(ValueError, match="tokenizer must be given"):
-        FastIG(model).attribute(Trace("q", "r", "a"))

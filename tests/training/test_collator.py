@@ -229,7 +229,7 @@ def test_weights_above_1_cannot_be_drawn():
 
 def test_other_things_than_rows_are_refused():
     encoded = EncodedTrace(range(5), (0, 1), [(1, 3)], (4, 5))
-    attribution = Attribution(torch.zeros(5), encoded, -1.0, -2.0, 1)
+    attribution = Attribution(torch.zeros(5), encoded, -1.0, -2.0, 1, "by hand")
     remedy = r"Pass rows of training_row\(attribution\.encoded, scores\)"
     with pytest.raises(TypeError, match=rf"row 0 must be a Mapping, got an Attribution\. {remedy}"):
         LossMaskCollator(0)([attribution])

@@ -128,7 +128,7 @@ def test_bad_options(options, message):
         training_row(ENCODED, **options)
 
 
-ATTRIBUTION = Attribution(torch.zeros(12), ENCODED, -1.0, -2.0, 1)
+ATTRIBUTION = Attribution(torch.zeros(12), ENCODED, -1.0, -2.0, 1, "by hand")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ def scores(*strength: float) -> SegmentScores:
 def attribution(*token_scores: float) -> Attribution:
     """Prompt 1, segments 2 + 5 + 3, stub 1, target 1."""
     encoded = EncodedTrace(range(13), (0, 1), [(1, 3), (3, 8), (8, 11)], (12, 13))
-    return Attribution(torch.tensor([9.0, *token_scores, 9.0, 0.0]), encoded, -1.0, -2.0, 1)
+    return Attribution(
+        torch.tensor([9.0, *token_scores, 9.0, 0.0]), encoded, -1.0, -2.0, 1, "by hand"
+    )
 
 
 def test_weights_equal_their_formula():

@@ -30,7 +30,7 @@ class WeightedRows(SFTDataset):
         if longest > max_length:
             raise ValueError(
                 f"the maximum length must be at least {longest}, the longest row, got "
-                f"{max_length}. Raise --data.max_len, or export with --max-length."
+                f"{max_length}. Raise --data.max_len, or lower the export's max_length."
             )
 
     def __len__(self) -> int:

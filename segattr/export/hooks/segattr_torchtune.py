@@ -19,7 +19,7 @@ class _AsTheyAre:
         if self.max_length is not None and len(tokens) > self.max_length:
             raise ValueError(
                 f"tokenizer.max_seq_len must be at least {len(tokens)}, the length of a row, got "
-                f"{self.max_length}. Raise it, or export with --max-length."
+                f"{self.max_length}. Raise it, or lower the export's max_length."
             )
         return {"tokens": tokens, "mask": mask}
 

@@ -39,7 +39,7 @@ class WeightedRows(Dataset):
         if limit is not None and longest > limit:
             raise ValueError(
                 f"data.max_length must be at least {longest}, the longest row, got {limit}. Raise "
-                "it, or export with --max-length."
+                "it, or lower the export's max_length."
             )
 
     def __len__(self) -> int:

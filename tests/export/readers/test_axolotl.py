@@ -10,8 +10,7 @@ import transformers
 import yaml
 
 from segattr.demo import ASSETS
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

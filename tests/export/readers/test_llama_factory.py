@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from segattr.demo import ASSETS
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 pytest.importorskip("llamafactory", reason="needs LLaMA-Factory: make test-trainers")
 if importlib.util.find_spec("torchaudio") is None:

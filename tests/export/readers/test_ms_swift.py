@@ -9,8 +9,7 @@ import tempfile
 import pytest
 
 from segattr.demo import ASSETS
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 os.environ.setdefault("MODELSCOPE_CACHE", tempfile.mkdtemp(prefix="swift-"))
 pytest.importorskip("swift", reason="needs ms-swift: make test-trainers")
@@ -71,7 +70,7 @@ def test_ms_swift_trains_on_our_mask(
 
 
 def test_ms_swift_trains_with_our_weights(scored_traces, tokenizer, model, tmp_path):
-    variant = Variant(weights="strength")
+    variant = Variant(weighting="strength")
     export(scored_traces, "ms-swift", tmp_path / "export", variant, tokenizer=tokenizer)
     found = batches([tmp_path / "export/tokens.jsonl"], model)
     for (ids, weights), record in zip(found, scored_traces, strict=True):

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 openrlhf = pytest.importorskip("openrlhf", reason="needs OpenRLHF: make test-trainers")
 
@@ -40,9 +39,9 @@ def their_loss():
     return SFTLoss()
 
 
-@pytest.mark.parametrize("weights", ["mask", "strength"])
-def test_openrlhf_trains_with_our_weights(scored_traces, tokenizer, tmp_path, weights):
-    variant = Variant(weights=weights)
+@pytest.mark.parametrize("weighting", ["mask", "strength"])
+def test_openrlhf_trains_with_our_weights(scored_traces, tokenizer, tmp_path, weighting):
+    variant = Variant(weighting=weighting)
     export(scored_traces, "openrlhf", tmp_path / "export", variant)
     rows = [variant.row(record) for record in scored_traces]
     data = weighted_rows(tmp_path / "export", tokenizer)

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 pytest.importorskip("torchtune", reason="needs torchtune: make test-trainers")
 

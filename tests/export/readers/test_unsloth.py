@@ -11,8 +11,7 @@ import sys
 import pytest
 
 from segattr.demo import ASSETS
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 if importlib.util.find_spec("unsloth") is None:
     pytest.skip("needs Unsloth: make test-trainers", allow_module_level=True)

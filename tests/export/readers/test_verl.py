@@ -7,8 +7,7 @@ import os
 import pytest
 import torch
 
-from segattr.export import export
-from segattr.export.selection import Variant
+from segattr.export import Variant, export
 
 verl = pytest.importorskip("verl", reason="needs verl: make test-trainers")
 
@@ -32,12 +31,12 @@ def loader(folder):
     return StatefulDataLoader(rows, batch_size=3, collate_fn=collate)
 
 
-@pytest.mark.parametrize("weights", ["mask", "strength"])
-def test_verl_trains_with_our_weights(scored_traces, tmp_path, weights):
+@pytest.mark.parametrize("weighting", ["mask", "strength"])
+def test_verl_trains_with_our_weights(scored_traces, tmp_path, weighting):
     from verl.utils import tensordict_utils
     from verl.workers.utils.losses import sft_loss
 
-    variant = Variant(weights=weights)
+    variant = Variant(weighting=weighting)
     export(scored_traces, "verl", tmp_path / "export", variant)
     rows = [variant.row(record) for record in scored_traces]
     (batch,) = loader(tmp_path / "export")

@@ -1,0 +1,166 @@
+"""``segattr export``: write scored traces in the format of a trainer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, Suppress, arg
+
+from segattr.checks import require_word
+from segattr.cli.console import OK, SOME_FAILED, UserError, errors, in_flags, progress
+from segattr.cli.loading import load_tokenizer
+from segattr.cli.options import optional
+from segattr.dataset.jsonl import read_scored
+from segattr.dataset.record import ScoredTrace
+from segattr.dataset.traces import BadLine
+from segattr.export import TRAINERS, Exported, export
+from segattr.export.selection import SELECTIONS, WEIGHTINGS, Variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+NAMES = ["weights", *(field.name for field in fields(Variant))]
+
+
+def spelled(message: str) -> str:
+    """The command says weights where the library says weighting."""
+    return message.replace("weighting", "weights")
+
+
+@dataclass(frozen=True)
+class Loss(Variant):
+    """What carries loss."""
+
+    select: Annotated[
+        str,
+        arg(
+            metavar="SELECTION",
+            help="; ".join(f"{name}: {what}" for name, what in SELECTIONS.items()) + ".",
+        ),
+    ] = "scored"
+    weighting: Annotated[
+        str,
+        arg(
+            name="weights",
+            metavar="WEIGHTS",
+            help=f"{' or '.join(WEIGHTINGS)}: 1 where there is loss, or more for stronger "
+            "segments, for trainers that read weights.",
+        ),
+    ] = "mask"
+    tau: Annotated[float | None, optional("X", "Share of the strength; as scored if left out.")] = (
+        None
+    )
+    beta: Annotated[
+        float | None, optional("X", "Highest direction consistency; as scored if left out.")
+    ] = None
+    share: Annotated[
+        float, arg(metavar="X", help="Of the reasoning tokens, for selections of tokens.")
+    ] = 0.45
+    seed: Annotated[int, arg(metavar="N", help="Of the random selection.")] = 0
+    max_length: Annotated[int | None, optional("T", "Most tokens of a row.")] = None
+    train_response: Annotated[
+        bool, arg(name="response", help="No loss on what follows the reasoning.")
+    ] = True
+    too_long: Suppress[str] = "error"  # an option of the command, which knows one policy more
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ValueError(in_flags(spelled(str(error)), NAMES)) from None
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the training rows of a scored file in the format of a trainer.
+
+    The folder gets a README.md that says how to use them. Other selections need no new attribution.
+
+    Exit codes: 0 all exported, 1 some traces left out (named on stderr), 2 nothing could be done.
+    """
+
+    scored: Annotated[Positional[Path], arg(metavar="SCORED.jsonl")]
+    """A file that segattr score wrote."""
+    to: Annotated[str, arg(metavar="TRAINER", help=", ".join(TRAINERS) + ".")]
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder to make."""
+    loss: Loss
+    overwrite: bool = False
+    """Replace an earlier export."""
+    too_long: Annotated[
+        Literal["error", "skip", "cut"],
+        arg(
+            help="A row of more than max-length tokens is an error, a skip, or cut: its last "
+            "segments, as wholes, and the response are left out."
+        ),
+    ] = "error"
+    tokenizer: Annotated[str | None, optional("TOKENIZER")] = None
+    """Of the model to train, for formats of text; the one scored with if left out."""
+    trust_remote_code: bool = False
+    """Run code that comes with the tokenizer."""
+
+    def __post_init__(self) -> None:
+        require_word("--to", self.to, TRAINERS)
+
+    def run(self) -> int:
+        left_out: list[BadLine] = []
+        # To cut is the row's business; to skip, the command's, for which it is an error first.
+        policy = "cut" if self.too_long == "cut" else "error"
+        variant = Variant(**{f.name: getattr(self.loss, f.name) for f in fields(Variant)})
+        try:
+            records = self._records(left_out)
+            first = next(records)
+            is_text = TRAINERS[self.to].line is not None
+            done = export(
+                progress(itertools.chain([first], records), self._count(), "exporting"),
+                self.to,
+                self.out,
+                replace(variant, too_long=policy),
+                tokenizer=self._tokenizer(first) if is_text else None,
+                overwrite=self.overwrite,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(in_flags(spelled(str(error)), ["overwrite", *NAMES])) from None
+        return self._report(done, left_out)
+
+    def _records(self, left_out: list[BadLine]) -> Iterator[ScoredTrace]:
+        records = read_scored(self.scored, left_out)
+        if (first := next(records, None)) is None:
+            reason = left_out[0].error if left_out else "it is empty"
+            raise ValueError(f"SCORED must hold scored traces, got {self.scored}: {reason}")
+        yield first
+        yield from records
+
+    def _count(self) -> int:
+        with open(self.scored, "rb") as file:
+            return sum(1 for _ in file)
+
+    def _tokenizer(self, first: ScoredTrace) -> PreTrainedTokenizerBase:
+        """The tokenizer given, or the one the traces were scored with."""
+        name: Any = self.tokenizer or first.asked.get("tokenizer") or first.asked.get("model")
+        if name is None:
+            raise UserError(f"--tokenizer must be given, since {self.scored} does not name one.")
+        return load_tokenizer("--tokenizer", name, self.trust_remote_code)
+
+    def _report(self, done: Exported, left_out: list[BadLine]) -> int:
+        skipped = done.too_long if self.too_long == "skip" else []
+        failed = [(f"{self.scored}:{bad.line}", bad.error) for bad in left_out]
+        failed += done.failed if skipped else [*done.failed, *done.too_long]
+        for name, reason in failed:
+            errors.print(f"{name}: left out: {reason}")
+        if done.as_tokens:
+            errors.print(
+                f"{done.as_tokens} of {done.rows} rows would lose tokens or weights as text and "
+                "are in a file of tokens instead"
+            )
+        print(
+            f"{self.out}: {done.rows} rows, {done.tokens} tokens, {done.with_loss} with loss "
+            f"({done.with_loss / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} "
+            f"skipped, {len(done.cut)} cut. How to train on it: {self.out / 'README.md'}"
+        )
+        return SOME_FAILED if failed else OK

@@ -1,0 +1,142 @@
+"""``segattr score``: attribute every trace of a file and write one record each."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg, create_mutex_group
+
+from segattr.cli.console import INTERRUPTED, OK, SOME_FAILED, UserError, errors, progress
+from segattr.cli.loading import load_ig, load_tokenizer, require_device, require_encoding
+from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, TextOptions
+from segattr.cli.summary import Tally
+from segattr.dataset.jsonl import ScoredWriter
+from segattr.dataset.runner import Kind, Outcome, score_dataset
+from segattr.dataset.traces import read_traces
+from segattr.encoding import encode
+from segattr.scores import SegmentScorer, UndecidedWarning
+from segattr.version import __version__
+
+EXISTING = create_mutex_group(required=False, title="if OUT exists")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Attribute the answer to every trace's segments by Integrated Gradients.
+
+    Writes one JSON object a trace: its texts, the scores of its segments and tokens, and what ran.
+
+    Exit codes: 0 all scored, 1 some traces failed (named on stderr, the others are written), 2
+    nothing could be done, 130 interrupted. An interrupted run goes on with --resume.
+    """
+
+    source: Source
+    out: Annotated[Path, arg(metavar="OUT.jsonl")]
+    """File to write."""
+    attribution: RuleOptions
+    path: PathOptions
+    scorer: SegmentScorer
+    text: TextOptions
+    machine: MachineOptions
+    too_long: Literal["error", "skip"] = "error"
+    """Whether a trace that is too long counts as an error or as a skip."""
+    resume: Annotated[bool, EXISTING] = False
+    """Continue OUT, passing over the traces it holds."""
+    overwrite: Annotated[bool, EXISTING] = False
+    """Replace OUT."""
+
+    def __post_init__(self) -> None:
+        self.attribution.make(self.scorer)  # contradictions are errors of the command line
+
+    def run(self) -> int:
+        self.source.require_traces()
+        encoding = self.text.encoding()
+        with self._writer(encoding) as writer:
+            require_device(self.machine.device)
+            trusted = self.machine.trust_remote_code
+            tokenizer = load_tokenizer(*self.source.named_tokenizer, trusted)
+            require_encoding(tokenizer, encoding)
+            total = self._count()
+            rule = self.attribution.make(self.scorer)
+            ig = load_ig(self.source, self.machine, self.path, tokenizer, rule=rule)
+            outcomes = score_dataset(
+                read_traces(self.source.traces, self.text.fields()),
+                partial(encode, tokenizer=tokenizer, **encoding),
+                ig,
+                self.scorer,
+                writer,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
+                return self._follow(outcomes, total, writer)
+
+    def _writer(self, encoding: dict[str, Any]) -> ScoredWriter:
+        out, traces = self.out, self.source.traces
+        if out.is_dir():
+            raise UserError(f"OUT must be a file, got the folder {out}.")
+        if out.exists() and out.samefile(traces):
+            raise UserError(f"OUT must be another file than TRACES, got {out} for both.")
+        asked = self._asked(encoding)
+        try:
+            return ScoredWriter(out, asked, resume=self.resume, overwrite=self.overwrite)
+        except FileExistsError:
+            raise UserError(
+                f"OUT must be a new file, got {out}, which has content. Pass --resume to continue "
+                "it, --overwrite to replace it."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(str(error)) from None
+
+    def _asked(self, encoding: dict[str, Any]) -> dict[str, Any]:
+        """What decides the numbers; a file is only continued with the same."""
+        source = {"model": self.source.model, "tokenizer": self.source.tokenizer}
+        text = {name: value for name, value in encoding.items() if name != "max_length"}
+        return {
+            "segattr": __version__,
+            **source,
+            "dtype": self.machine.dtype,
+            "field": self.text.fields(),
+            **self.attribution.asked(),
+            **dataclasses.asdict(self.path),
+            **dataclasses.asdict(self.scorer),
+            **text,
+        }
+
+    def _count(self) -> int:
+        try:
+            total = sum(1 for _ in read_traces(self.source.traces, self.text.fields()))
+        except OSError as error:
+            raise UserError(str(error)) from None
+        if not total:
+            raise UserError(f"TRACES must hold traces, got {self.source.traces}, which is empty.")
+        return total
+
+    def _follow(self, outcomes: Iterable[Outcome], total: int, writer: ScoredWriter) -> int:
+        """Show progress and errors, then the summary; return the exit code."""
+        tally = Tally()
+        try:
+            for outcome in progress(outcomes, total, "scoring"):
+                tally.add(outcome)
+                if outcome.error is not None:
+                    where = f"{self.source.traces}:{outcome.line}"
+                    errors.print(f"{where}: {outcome.kind.value}: {outcome.error}")
+        except OSError as error:
+            raise UserError(
+                f"{self.out} could not be written: {error}. It holds what was scored before."
+            ) from None
+        except KeyboardInterrupt:
+            errors.print(
+                f"segattr: interrupted; {self.out} holds {writer.written} more traces. Continue "
+                "with --resume."
+            )
+            return INTERRUPTED
+        for line in tally.lines():
+            errors.print(line)
+        bad = tally.kinds[Kind.FAILED] + tally.kinds[Kind.TOO_LONG] * (self.too_long == "error")
+        return SOME_FAILED if bad else OK

@@ -1,0 +1,65 @@
+"""Which engine runs a model, and what every engine can do.
+
+Axes: ``K`` path points, ``T`` tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from segattr.engine.autograd import AutogradEngine
+from segattr.engine.decoder import why_not_fused
+from segattr.engine.ends import PathEnds
+from segattr.engine.fused import FusedEngine
+
+ENGINES = ("auto", "fused", "autograd")
+
+
+class Engine(Protocol):
+    """F and the tokens' integrands at points of one trace's path.
+
+    Attributes:
+        name: One of `ENGINES`.
+        backend: Where its ops run: ``"torch"`` or ``"triton"``.
+        dtype: Of the embeddings.
+        num_tokens: Tokens that go through the model, padding included.
+    """
+
+    name: str
+    backend: str
+    dtype: torch.dtype
+    num_tokens: int
+
+    def __init__(self, model: Any, ends: PathEnds, backend: str = "auto") -> None: ...
+
+    def logprob(self, alphas: Tensor) -> Tensor:
+        """Return F at the path points: ``[K]``, float32 or better, on the embeddings' device."""
+        ...
+
+    def evaluate(self, alphas: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """Return F at the path points, ``[K]``, and the tokens' integrands there, ``[K, T]``."""
+        ...
+
+    def bytes_per_point(self, recompute: bool) -> float:
+        """Return the estimated peak bytes of one path point, with or without recomputed layers."""
+        ...
+
+
+def engine_class(model: Any, engine: str) -> type[Engine]:
+    """Return the engine for the model as it is now: adapters and hooks may come and go.
+
+    Raises:
+        ValueError: If ``"fused"`` cannot run it.
+    """
+    if engine == "autograd":
+        return AutogradEngine
+    if (reason := why_not_fused(model)) is None:
+        return FusedEngine
+    if engine == "fused":
+        raise ValueError(
+            f"engine='fused' must be able to run the model, but {reason}. Pass engine='auto'."
+        )
+    return AutogradEngine

@@ -1,0 +1,166 @@
+"""Scored records to the folder of one trainer.
+
+    scored record -> training row [T] -> the trainer's own columns, or text -> OUT/
+
+Every export is a folder: the data, ``README.md``, ``export.json`` (where it comes from, what is in
+it) and, where a trainer needs code to read it, that code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segattr.checks import require_word
+from segattr.dataset.record import ScoredTrace
+from segattr.export.exported import Exported
+from segattr.export.files import Opener, Put, open_jsonl
+from segattr.export.folder import new_folder
+from segattr.export.formats import TRAINERS, Format, Line
+from segattr.export.guide import guide
+from segattr.export.selection import Variant
+from segattr.export.text import pieces_of
+from segattr.trace import TraceTooLongError
+from segattr.training.rows import Row
+from segattr.version import __version__
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HOOKS = Path(__file__).parent / "hooks"
+
+
+def export(
+    records: Iterable[ScoredTrace],
+    to: str,
+    out: str | Path,
+    variant: Variant | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write scored records in the format of one trainer.
+
+    Args:
+        records: As from `segattr.dataset.jsonl.read_scored`.
+        to: The trainer, one of `TRAINERS`.
+        out: The folder to make.
+        variant: What carries loss; ``None``: what is kept in the records.
+        tokenizer: Of the model to train; needed by formats of text, which it must give back as the
+            very same tokens.
+        overwrite: Replace an earlier export.
+
+    Returns:
+        What was written and what was left out; one bad trace does not stop the others.
+
+    Raises:
+        ValueError: If the trainer is unknown or cannot carry what the variant asks for, a tokenizer
+            is missing, or nothing could be exported.
+        FileExistsError: If ``out`` exists and is not to be replaced, or is no export.
+        ImportError: If the format needs a library that is not installed.
+    """
+    variant, folder = variant or Variant(), Path(out).resolve()
+    _require_able(to, variant, tokenizer)
+    with new_folder(folder, overwrite) as partial:
+        exported = _write(records, TRAINERS[to], variant, tokenizer, partial)
+        files = sorted([path.name for path in partial.iterdir()] + ["README.md", "export.json"])
+        facts = {"segattr": __version__, "to": to, "files": files, "variant": vars(variant)}
+        facts |= vars(exported)
+        text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+        (partial / "export.json").write_text(text, encoding="utf-8")
+        text = guide(to, str(folder), exported, variant)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+    return exported
+
+
+def _require_able(to: str, variant: Variant, tokenizer: Any) -> None:
+    require_word("to", to, TRAINERS)
+    if variant.is_weighted and not TRAINERS[to].carries_weights:
+        able = ", ".join(name for name, other in TRAINERS.items() if other.carries_weights)
+        raise ValueError(
+            f"to must be a trainer that reads weights ({able}), got {to!r}, which reads masks "
+            f"only. Leave out weighting={variant.weighting!r}."
+        )
+    if TRAINERS[to].line is not None and tokenizer is None:
+        raise ValueError(f"to={to!r} is a format of text and needs the tokenizer, got None.")
+
+
+def _write(
+    records: Iterable[ScoredTrace], target: Format, variant: Variant, tokenizer: Any, folder: Path
+) -> Exported:
+    """Write the data, and the code to read it, into an empty folder."""
+    exported = Exported()
+    with _Data(target, folder, tokenizer, variant.is_weighted) as data:
+        for record, found, is_cut in _rows(records, variant, target, tokenizer):
+            exported.scored_with = exported.scored_with or record.asked
+            if isinstance(found, ValueError):
+                exported.leave_out(record.id, found)
+            else:
+                exported.add(record.id, found, as_tokens=data.write(found), is_cut=is_cut)
+    if not exported.rows:
+        left_out = [*exported.failed, *exported.too_long, ("", "the file is empty")]
+        raise ValueError(f"records must give rows to export, got none: {left_out[0][1]}")
+    if target.hook is not None:
+        shutil.copy(HOOKS / target.hook, folder)
+    return exported
+
+
+def _rows(
+    records: Iterable[ScoredTrace], variant: Variant, target: Format, tokenizer: Any
+) -> Iterator[tuple[ScoredTrace, Row | ValueError, bool]]:
+    """Yield each record with its row, or why it gives none, and whether the row was cut."""
+    for record in records:
+        try:
+            row, is_cut = _row(record, variant)
+            if target.check is not None:
+                target.check(row, tokenizer)
+        except ValueError as error:
+            yield record, error, False
+        else:
+            yield record, row, is_cut
+
+
+def _row(record: ScoredTrace, variant: Variant) -> tuple[Row, bool]:
+    """A record's row, and whether it had to be cut."""
+    try:
+        return replace(variant, too_long="error").row(record), False
+    except TraceTooLongError:
+        if variant.too_long == "error":
+            raise
+        return variant.row(record), True
+
+
+class _Data(ExitStack):
+    """The files of rows in an export's folder, each made when its first row comes."""
+
+    def __init__(self, target: Format, folder: Path, tokenizer: Any, is_weighted: bool) -> None:
+        super().__init__()
+        self.target, self.folder = target, folder
+        self.tokenizer, self.is_weighted = tokenizer, is_weighted
+        self.puts: dict[str, Put] = {}
+
+    def write(self, row: Row) -> bool:
+        """Write a row; return whether it had to be written as tokens instead of text."""
+        if (line := self._line(row)) is not None:
+            self._put("data", open_jsonl)(line)
+            return False
+        is_text = self.target.line is not None
+        put = self._put("tokens" if is_text else "data", self.target.open_tokens)
+        put(self.target.tokens(row, self.is_weighted, self.tokenizer))
+        return is_text
+
+    def _line(self, row: Row) -> Line | None:
+        """The row as text, if the trainer reads that as the row's very tokens."""
+        if self.target.line is None or (pieces := pieces_of(row, self.tokenizer)) is None:
+            return None
+        return self.target.line(row, pieces, self.tokenizer)
+
+    def _put(self, name: str, opener: Opener) -> Put:
+        if name not in self.puts:
+            self.puts[name] = self.enter_context(opener(self.folder, name))
+        return self.puts[name]

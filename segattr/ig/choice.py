@@ -1,0 +1,71 @@
+"""Which rule a user's settings stand for; needs no model, so mistakes show before one is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from segattr.ig.fitted import Rule
+from segattr.ig.rules import PAPER, Adaptive, Fixed, IntegrationRule
+from segattr.quadrature.fixed import RULES
+from segattr.quadrature.refinement import MAX_EVALUATIONS
+from segattr.scores import SegmentScorer
+
+STEPS = 50
+
+
+def rule_of(
+    rule: str | IntegrationRule,
+    *,
+    steps: int | None = None,
+    scorer: SegmentScorer | None = PAPER,
+    tolerance: float | None = None,
+    max_evaluations: int | None = None,
+) -> IntegrationRule:
+    """Return the rule that these settings of `FastIG` stand for.
+
+    Args:
+        rule: ``"auto"``, the name of a fixed rule, or a rule as an object.
+        steps: Path points of a fixed rule given by name; ``None``: 50.
+        scorer: Of ``"auto"``, or of the `Adaptive` that a fitted rule gives way to; a fixed rule
+            does without.
+        tolerance: Of the same.
+        max_evaluations: Of the same; ``None``: 65.
+
+    Raises:
+        ValueError: If a word is unknown, a number is out of range, or two settings contradict.
+        TypeError: If ``rule`` is neither a name nor a rule.
+    """
+    limits: dict[str, object] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
+    if isinstance(rule, (Fixed, Adaptive)):
+        if isinstance(rule, Adaptive) and scorer not in (PAPER, rule.scorer):
+            limits["scorer"] = scorer
+        kind = f"a rule of type {type(rule).__name__}"
+        _require_none(kind, {"steps": steps, **limits}, "Set it in the rule.")
+        return rule
+    if isinstance(rule, str) and rule in RULES:
+        _require_none(f"rule={rule!r}", limits, "Pass rule='auto'.")
+        return Fixed(rule, STEPS if steps is None else steps)
+    if isinstance(rule, str) and rule != "auto":
+        names = ", ".join(map(repr, ("auto", *RULES)))
+        raise ValueError(f"rule must be one of {names}, or a Rule, got {rule!r}.")
+    if not isinstance(rule, (str, Rule)):
+        raise TypeError(
+            f"rule must be a name or a Rule, got {rule!r}. Load files with Rule.load; Fixed and "
+            "Adaptive are rules too."
+        )
+    kind = "a fitted rule" if isinstance(rule, Rule) else "rule='auto'"
+    remedy = "Set max_evaluations, or name a rule such as rule='midpoint'."
+    _require_none(kind, {"steps": steps}, remedy)
+    adaptive = Adaptive(
+        scorer, tolerance, MAX_EVALUATIONS if max_evaluations is None else max_evaluations
+    )
+    if not isinstance(rule, Rule):
+        return adaptive
+    return rule if adaptive == Adaptive() else replace(rule, otherwise=adaptive)
+
+
+def _require_none(kind: str, settings: dict[str, object], remedy: str) -> None:
+    """Raise if a setting was given that such a rule does not have."""
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(f"{name} must be None with {kind}, got {value}. {remedy}")

@@ -1,0 +1,48 @@
+"""``segattr calibrate``: a rule, and what it says about itself."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+from segattr.cli.main import main
+from segattr.dataset import read_scored
+from segattr.demo import TRACES
+
+
+def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
+    rule, out = str(tmp_path / "rule.json"), str(tmp_path / "out.jsonl")
+    options = ["--model", "bundled", "--scope", "reasoning"]
+    command = ["calibrate", str(TRACES), *options, "--out", rule, "--points", "5", "--use", "6"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a reference may not converge
+        assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "rule.json: 5 points; on " in printed
+    assert "kept segments agree to" in printed
+    assert main(command) == 2
+    assert "OUT must be a new file" in capsys.readouterr().err
+
+    few = tmp_path / "traces.jsonl"
+    few.write_text("".join(TRACES.read_text().splitlines(keepends=True)[:2]))
+    score = ["score", str(few), *options, "--out", out, "--rule", rule]
+    assert main(score) == 0
+    for record in read_scored(out):
+        assert re.fullmatch(r"rule\.json [0-9a-f]{12}", record.asked["rule"])
+        assert record.ran["rule"] == ("fitted" if record.evaluations == 5 else "auto")
+    assert main([*score[:-4], "--overwrite", *score[-4:], "--scope", "all"]) == 2
+    assert "must have been fitted to this scope" in capsys.readouterr().err
+
+
+def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_path, capsys):
+    """A random token as the baseline and too little room for one trace."""
+    options = ["--model", "bundled", "--max-length", "300"]
+    command = ["calibrate", str(traces), *options, "--baseline", "zero"]
+    assert main([*command, "--out", str(tmp_path / "rule.json")]) == 2
+    said = capsys.readouterr().err
+    assert "traces must be at least 4 that converge, got" in said
+    assert re.search(r":\d: left out: .*max_length", said)
+    assert re.search(r"traces are left out: easy-0\d: the integral must converge", said)
+    assert not (tmp_path / "rule.json").exists()
+    assert main([*command, "--out", str(tmp_path / "no" / "rule.json")]) == 2
+    assert "OUT must be in a folder one can write to" in capsys.readouterr().err

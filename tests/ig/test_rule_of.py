@@ -1,0 +1,88 @@
+"""Which rule the settings of FastIG stand for, and which of them contradict each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segattr import FastIG, Rule, SegmentScorer
+from segattr.ig import Adaptive, Fixed
+from segattr.ig.choice import rule_of
+from segattr.quadrature.fixed import RULES
+
+OWN = SegmentScorer(tau=0.4)
+FITTED = Rule(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5]), "0" * 16, "zero", "all", 1.0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_name_is_a_fixed_rule(name):
+    assert rule_of(name) == Fixed(name, 50)
+    assert rule_of(name, steps=7, scorer=OWN) == Fixed(name, 7)  # which needs no scorer
+    assert rule_of(name, steps=7, scorer=None) == Fixed(name, 7)
+
+
+def test_auto_is_adaptive():
+    assert rule_of("auto") == Adaptive()
+    assert rule_of("auto", scorer=OWN, tolerance=0.1, max_evaluations=9) == Adaptive(OWN, 0.1, 9)
+    assert rule_of("auto", scorer=None, tolerance=0.1) == Adaptive(None, 0.1, 65)
+
+
+def test_an_object_is_itself():
+    for rule in (Fixed("midpoint", 3), Adaptive(OWN), FITTED):
+        assert rule_of(rule) is rule
+    assert rule_of(Fixed("midpoint"), scorer=OWN) == Fixed("midpoint")
+    assert rule_of(Adaptive(OWN), scorer=OWN) == Adaptive(OWN)
+
+
+def test_settings_beside_a_fitted_rule_are_of_what_it_gives_way_to():
+    rule = rule_of(FITTED, scorer=OWN, tolerance=0.2, max_evaluations=17)
+    assert rule.otherwise == Adaptive(OWN, 0.2, 17)
+    assert rule.scorer == OWN
+    for name in ("alphas", "weights", "fingerprint", "baseline", "scope", "largest_gap"):
+        assert getattr(rule, name) is getattr(FITTED, name)
+    careful = replace(FITTED, otherwise=Adaptive(OWN))
+    assert rule_of(careful).otherwise == Adaptive(OWN)
+
+
+BAD = [
+    ({"tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
+    ({"tolerance": -1.0}, "tolerance must be above 0"),
+    ({"max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
+    ({"steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
+    ({"scorer": None}, "tolerance must be given with scorer=None"),
+    ({"rule": "midpoint", "tolerance": 0.1}, "tolerance must be None with rule='midpoint'"),
+    ({"rule": "midpoint", "max_evaluations": 90}, "max_evaluations must be None with rule='m"),
+    ({"rule": "midpoint", "steps": 0}, "needs at least 1 points, got 0"),
+    ({"rule": "midpoint", "steps": -1}, "needs at least 1 points, got -1"),
+    ({"rule": "midpoint", "steps": 1.5}, "needs at least 1 points, got 1.5"),
+    ({"rule": "trapezoid", "steps": 1}, "needs at least 2 points, got 1"),
+    ({"rule": "simpson"}, "rule must be one of 'auto', 'riemann'.*or a Rule, got 'simpson'"),
+    ({"rule": FITTED, "steps": 5}, "steps must be None with a fitted rule, got 5"),
+    ({"rule": FITTED, "scorer": None}, "tolerance must be given with scorer=None"),
+    ({"rule": FITTED, "max_evaluations": 3}, "max_evaluations must be at least"),
+    ({"rule": Fixed("midpoint"), "steps": 5}, "steps must be None with a rule of type Fixed"),
+    ({"rule": Fixed("midpoint"), "tolerance": 0.1}, "tolerance must be None.*Set it in the rule"),
+    ({"rule": Adaptive(), "max_evaluations": 9}, "max_evaluations must be None.*type Adaptive"),
+    ({"rule": Adaptive(), "steps": 9}, "steps must be None with a rule of type Adaptive, got 9"),
+    ({"rule": Adaptive(), "scorer": OWN}, "scorer must be None with a rule of type Adaptive"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD)
+def test_contradictions_need_no_model(settings, message):
+    with pytest.raises(ValueError, match=message):
+        rule_of(**{"rule": "auto", **settings})
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD)
+def test_they_are_found_before_the_model_is_looked_at(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FastIG(None, **settings)
+
+
+@pytest.mark.parametrize("rule", [None, 5, ["midpoint"], Fixed, object()])
+def test_what_is_no_rule_is_refused(rule):
+    with pytest.raises(TypeError, match=r"rule must be a name or a Rule, got .*Rule\.load"):
+        rule_of(rule)
