@@ -55,7 +55,7 @@ class Calibrate:
         if not os.access(self.out.parent, os.W_OK):
             raise UserError(f"OUT must be in a folder one can write to, got {self.out}.")
         encoding = self.text.encoding()
-        require_device(self.machine.device)
+        require_device(self.machine)
         trusted = self.machine.trust_remote_code
         tokenizer = load_tokenizer(*self.source.named_tokenizer, trusted)
         require_encoding(tokenizer, encoding)

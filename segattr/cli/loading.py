@@ -13,6 +13,7 @@ from segattr.cli.options import MachineOptions, PathOptions, Source
 from segattr.demo import ASSETS, BUNDLED
 from segattr.encoding import encode
 from segattr.engine.causal_lm import load_causal_lm
+from segattr.engine.ops import choose
 from segattr.trace import Trace
 
 if TYPE_CHECKING:
@@ -62,23 +63,25 @@ def require_encoding(tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any
         raise UserError(in_flags(str(error), encoding)) from None
 
 
-def require_device(device: str | None) -> str:
+def require_device(machine: MachineOptions) -> str:
     """Return the device to use, a GPU by default.
 
     Raises:
-        UserError: If it is not there.
+        UserError: If it is not there, or cannot run the backend.
     """
     import torch
 
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "sharded":
-        return device
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    device = machine.device or default
     try:
-        torch.empty(0, device=device)
+        tensor = torch.empty(0, device=default if device == "sharded" else device)
     except Exception as error:  # torch raises several kinds, some of them long
         reason = str(error).splitlines()[0]
         raise UserError(f"--device must be there to use, got {device}: {reason}") from None
+    try:
+        choose(machine.backend, tensor)
+    except RuntimeError as error:
+        raise UserError(in_flags(str(error), ["backend"])) from None
     return device
 
 
@@ -118,7 +121,7 @@ def _load_model(name: str, machine: MachineOptions) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    device = require_device(machine.device)
+    device = require_device(machine)
     folder = _located("--model", name, "model")
     try:
         model: Any = load_causal_lm(

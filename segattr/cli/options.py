@@ -110,8 +110,8 @@ class RuleOptions:
     tolerance: Annotated[float | None, optional("X")] = None
     """Auto also stops where no strength or consistency is off by more, by its estimate."""
 
-    def make(self, scorer: SegmentScorer) -> IntegrationRule:
-        """Return the rule that makes the scorer's segments certain.
+    def make(self, scorer: SegmentScorer, scope: str) -> IntegrationRule:
+        """Return the rule that makes the scorer's segments certain, for this scope.
 
         Raises:
             ValueError: If the options contradict each other, in the words of the command.
@@ -120,13 +120,16 @@ class RuleOptions:
         try:
             if rule.endswith(".json"):
                 rule = Rule.load(rule)
-            return rule_of(
+            made = rule_of(
                 rule,
                 steps=self.steps,
                 scorer=scorer,
                 tolerance=self.tolerance,
                 max_evaluations=self.max_evaluations,
             )
+            if isinstance(made, Rule):
+                made.require_scope(scope)
+            return made
         except (OSError, ValueError) as error:
             names = [field.name for field in dataclasses.fields(self)]
             raise ValueError(in_flags(str(error), names)) from None

@@ -52,18 +52,19 @@ class Score:
     """Replace OUT."""
 
     def __post_init__(self) -> None:
-        self.attribution.make(self.scorer)  # contradictions are errors of the command line
+        # Contradictions are errors of the command line, before a model is read.
+        self.attribution.make(self.scorer, self.path.scope)
 
     def run(self) -> int:
         self.source.require_traces()
         encoding = self.text.encoding()
         with self._writer(encoding) as writer:
-            require_device(self.machine.device)
+            require_device(self.machine)
             trusted = self.machine.trust_remote_code
             tokenizer = load_tokenizer(*self.source.named_tokenizer, trusted)
             require_encoding(tokenizer, encoding)
             total = self._count()
-            rule = self.attribution.make(self.scorer)
+            rule = self.attribution.make(self.scorer, self.path.scope)
             ig = load_ig(self.source, self.machine, self.path, tokenizer, rule=rule)
             outcomes = score_dataset(
                 read_traces(self.source.traces, self.text.fields()),

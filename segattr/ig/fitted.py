@@ -73,16 +73,13 @@ class Rule:
             baseline: As text.
             scope: As given to `FastIG`.
         """
-        for what, own, given in (
-            ("model", self.fingerprint, fingerprint(model)),
-            ("baseline", self.baseline, baseline),
-            ("scope", self.scope, scope),
-        ):
-            if own != given:
-                raise ValueError(
-                    f"rule must have been fitted to this {what}, got one for {own} instead of "
-                    f"{given}. Fit another with fit_rule or segattr calibrate."
-                )
+        _require_same("model", self.fingerprint, fingerprint(model))
+        _require_same("baseline", self.baseline, baseline)
+        self.require_scope(scope)
+
+    def require_scope(self, scope: str) -> None:
+        """Raise ValueError if the rule was fitted to another scope; needs no model."""
+        _require_same("scope", self.scope, scope)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the rule as JSON."""
@@ -138,3 +135,11 @@ class Rule:
             raise ValueError("no model, baseline or scope")
         if not isinstance(self.otherwise, Adaptive):
             raise ValueError("a field of another kind of file")
+
+
+def _require_same(what: str, own: str, given: str) -> None:
+    if own != given:
+        raise ValueError(
+            f"rule must have been fitted to this {what}, got one for {own} instead of {given}. Fit "
+            "another with fit_rule or segattr calibrate."
+        )

@@ -14,6 +14,7 @@ from tiny import SCORE
 from segattr.cli import loading
 from segattr.cli.main import main
 from segattr.demo import ASSETS
+from segattr.ig import Rule
 
 
 def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
@@ -164,3 +165,28 @@ def test_a_device_that_is_not_there_is_said_before_weights_are_read(
     options = ["--device", "cuda:99", "--out", str(tmp_path / "out.jsonl")]
     assert main(["score", str(traces), *SCORE, *options]) == 2
     assert said_once("--device must be there to use, got cuda:99", capsys)
+
+
+def test_a_backend_that_cannot_run_is_said_before_weights_are_read(
+    traces, tmp_path, capsys, monkeypatch, unloaded
+):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    options = ["--backend", "triton", "--device", "cpu", "--out", str(tmp_path / "out.jsonl")]
+    assert main(["score", str(traces), *SCORE, *options]) == 2
+    assert said_once("--backend triton needs a CUDA tensor and Triton", capsys)
+
+
+def test_options_that_contradict_are_said_before_weights_are_read(
+    traces, tmp_path, capsys, unloaded
+):
+    rule = Rule(torch.tensor([0.5]).double(), torch.ones(1).double(), "0", "token 0", "all", 1.0)
+    rule.save(tmp_path / "rule.json")
+    out = ["--model", "bundled", "--out", str(tmp_path / "out.jsonl")]
+    for options in (
+        ["--steps", "5"],
+        ["--rule", "midpoint", "--tolerance", "0.1"],
+        ["--rule", str(tmp_path / "rule.json"), "--scope", "reasoning"],
+    ):
+        assert main(["score", str(traces), *out, *options]) == 2
+        assert capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()

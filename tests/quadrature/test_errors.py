@@ -71,7 +71,7 @@ def test_bisecting_what_was_hardly_in_doubt_does_not_lower_the_ratio():
 
 def test_moves_and_doubts_of_rounding_give_no_ratio():
     """Over a straight line: nothing is in doubt, and integrals move by roundings."""
-    assert ErrorModel().after(*round_of(1e-16, doubts=(1e-17,))).ratio < 1e-9
+    assert ErrorModel().after(*round_of(1e-12, doubts=(1e-13,))).ratio < 1e-5
     assert ErrorModel().after(*round_of(0.0, doubts=(0.0,))).ratio == 0.0
 
 

@@ -86,6 +86,15 @@ def test_nothing_is_believed_on_the_coarsest_level_unless_smooth():
     assert (len(path.alphas), path.converged) == (9 + BISECTED, True)
 
 
+@pytest.mark.parametrize(("bump", "plausible"), [(0.05, True), (0.2, False)])
+def test_no_error_is_believed_while_the_potential_shows_much_to_be_missed(bump, plausible):
+    """A smooth integrand and a bump between two nodes, which has 5 or 17 % of all changes."""
+    path = bisect(columns(torch.ones_like), 1, lambda x: x + bump * (x > 0.31))
+    assert path.smooth
+    assert path.error.sum() < 0.5 * path.value.sum()
+    assert path.is_plausible() == plausible
+
+
 def test_an_error_as_large_as_the_integral_is_not_believed():
     """A peak at the start whose components cancel in the potential, which then shows nothing."""
     path = bisect(lambda x: torch.stack([1e4 * (x == 0), 1 - 1e4 * (x == 0)], 1), 5, lambda x: x)
