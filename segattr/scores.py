@@ -196,7 +196,7 @@ class SegmentScorer:
         """Score segments by their sums alone, for another tau, beta or normalization.
 
         Args:
-            sums: Of one trace, ``[S]``.
+            sums: The sums of one trace, ``[S]``.
 
         Raises:
             ValueError: If no segment has any attribution.

@@ -46,7 +46,7 @@ def in_flags(message: str, names: Iterable[str]) -> str:
     ``steps must be None with rule='auto'`` becomes ``--steps must be left out with --rule auto``.
 
     Args:
-        message: Of the library.
+        message: What the library says.
         names: Its arguments that are options of the command.
     """
     for name in names:

@@ -83,7 +83,7 @@ class ScoredTrace:
     Args:
         schema: Version of these fields.
         id: Name of the trace.
-        digest: Of question, reasoning and answer: `Trace.digest`.
+        digest: What tells the texts from others: `Trace.digest`.
         question: As in `Trace`; so are the next three.
         reasoning: Verbatim.
         answer: Verbatim.

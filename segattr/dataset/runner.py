@@ -54,8 +54,8 @@ def score_trace(
     """Attribute and score one trace.
 
     Args:
-        trace: Its texts.
-        encoded: Its tokens, from `segattr.encode`.
+        trace: The texts.
+        encoded: The tokens, from `segattr.encode`.
         method: Any attribution method.
         scorer: What chooses the segments to keep.
         asked: What the user asked for; recorded as it is.

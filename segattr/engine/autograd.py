@@ -29,7 +29,7 @@ class AutogradEngine:
     Args:
         model: A causal LM, whole or wrapped by peft.
         ends: Both ends of the path.
-        backend: Of the ops; see `ops.choose`.
+        backend: What computes the ops; see `ops.choose`.
     """
 
     name = "autograd"
@@ -82,7 +82,7 @@ def layer_bytes(sizes: Sizes, itemsize: int, num_tokens: int) -> int:
     up, and 12 bytes per head of statistics: tests/engine/test_autograd.py measures them.
 
     Args:
-        sizes: Of the model.
+        sizes: The model's sizes.
         itemsize: Bytes of one number of an activation.
         num_tokens: Tokens that go through it, as some attentions keep every pair of them.
     """

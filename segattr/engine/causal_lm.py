@@ -96,7 +96,7 @@ class CausalLM:
 
         Args:
             trace: Text, which is encoded with the tokenizer, or an `EncodedTrace`.
-            options: Of `segattr.encode`, for text.
+            options: Options of `segattr.encode`, for text.
 
         Raises:
             TypeError: If it is no trace.
@@ -210,7 +210,7 @@ def load_causal_lm(name: str | Path, **options: Any) -> PreTrainedModel:
 
     Args:
         name: Folder or hub name.
-        options: Of ``AutoModelForCausalLM.from_pretrained``.
+        options: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
         ValueError: If weights are missing, left over or of another shape; names them.

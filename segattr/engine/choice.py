@@ -24,7 +24,7 @@ class Engine(Protocol):
     Attributes:
         name: One of `ENGINES`.
         backend: Where its ops run: ``"torch"`` or ``"triton"``.
-        dtype: Of the embeddings.
+        dtype: Dtype of the embeddings.
         num_tokens: Tokens that go through the model, padding included.
     """
 

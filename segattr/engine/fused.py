@@ -48,7 +48,7 @@ class FusedEngine:
     Args:
         model: A causal LM of which `why_not_fused` says None.
         ends: Both ends of the path.
-        backend: Of the ops; see `ops.choose`.
+        backend: What computes the ops; see `ops.choose`.
     """
 
     name = "fused"
@@ -239,7 +239,7 @@ def layer_bytes(sizes: Sizes, itemsize: int, has_head_norms: bool) -> int:
     tests/engine/test_fused.py measures them.
 
     Args:
-        sizes: Of the model.
+        sizes: The model's sizes.
         itemsize: Bytes of one number of an activation.
         has_head_norms: Whether queries and keys have norms of their own (Qwen3).
     """

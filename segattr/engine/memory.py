@@ -22,7 +22,7 @@ class Sizes:
         heads: Query heads of a layer.
         queries: Width of all its query heads together.
         keys: Width of all its key heads together.
-        width: Of its MLP, or of all the experts that a token goes through.
+        width: Width of its MLP, or of all the experts that a token goes through.
         vocabulary: Tokens.
         eager: Whether the attention keeps its probabilities.
     """
@@ -85,7 +85,7 @@ def bytes_per_point(
     """Return the estimated peak bytes of one path point's forward and backward pass.
 
     Args:
-        sizes: Of the model.
+        sizes: The model's sizes.
         layer_bytes: What one layer keeps per token.
         itemsize: Bytes of one number of an activation.
         num_tokens: Tokens that go through the model.

@@ -134,8 +134,8 @@ def rope(
         heads: Contiguous, ``[K, T, H, E]``.
         cos: Same dtype, ``[T, E]``.
         sin: In the shape of ``cos``.
-        weight: Of the norm over each head (Qwen3), ``[E]``.
-        eps: Of that norm.
+        weight: Weight of the norm over each head (Qwen3), ``[E]``.
+        eps: Added to that norm's mean square.
 
     Returns:
         ``[K, T, H, E]``: in the memory of ``heads`` without a norm, new with one, whose backward

@@ -51,8 +51,8 @@ def export(
         to: The trainer, one of `TRAINERS`.
         out: The folder to make.
         variant: What carries loss; ``None``: what is kept in the records.
-        tokenizer: Of the model to train; needed by formats of text, which it must give back as the
-            very same tokens.
+        tokenizer: The tokenizer of the model to train; formats of text need it, and it must give
+            back the very same tokens.
         overwrite: Replace an earlier export.
 
     Returns:

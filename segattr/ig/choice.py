@@ -26,10 +26,10 @@ def rule_of(
     Args:
         rule: ``"auto"``, the name of a fixed rule, or a rule as an object.
         steps: Path points of a fixed rule given by name; ``None``: 50.
-        scorer: Of ``"auto"``, or of the `Adaptive` that a fitted rule gives way to; a fixed rule
+        scorer: For ``"auto"``, or for the `Adaptive` that a fitted rule gives way to; a fixed rule
             does without.
-        tolerance: Of the same.
-        max_evaluations: Of the same; ``None``: 65.
+        tolerance: For the same rules.
+        max_evaluations: For the same rules; ``None`` means 65.
 
     Raises:
         ValueError: If a word is unknown, a number is out of range, or two settings contradict.

@@ -29,7 +29,7 @@ class Rule:
     Args:
         alphas: Path points in [0, 1], float64 ``[K]``, ascending.
         weights: Rule weights, at least 0, float64 ``[K]``.
-        fingerprint: Of the model.
+        fingerprint: The model's fingerprint.
         baseline: As text; see `segattr.ig.baseline.Baseline`.
         scope: As given to `FastIG`.
         largest_gap: Completeness gap, at most 1. A trace with a larger one is unlike those of the

@@ -25,7 +25,7 @@ class Path:
     Args:
         engine: Knows the model and both ends of the path.
         planner: Chooses the chunks.
-        num_tokens: Of the whole sequence; those the engine did not run get 0.
+        num_tokens: Length of the whole sequence; tokens the engine did not run get 0.
 
     Attributes:
         evaluations: Gradient evaluations of the whole model so far.

@@ -64,7 +64,7 @@ class IntegrationRule(Protocol):
         """Integrate along a path.
 
         Args:
-            path: Of one trace.
+            path: The path of one trace.
             spans: The trace's segments.
         """
         ...
@@ -74,7 +74,7 @@ def settings_of(rule: str, **known: Any) -> dict[str, Any]:
     """Return how a rule ended, for `Attribution.settings`: the same keys for every rule.
 
     Args:
-        rule: Its name.
+        rule: Name of the rule.
         known: ``steps`` (path points of a rule that has a fixed number), ``scorer``, ``tolerance``
             and ``max_evaluations`` of ``"auto"``, and which rule it ``gave_way`` for.
     """
@@ -194,7 +194,7 @@ def weighted_sum(path: Path, alphas: Tensor, weights: Tensor) -> Tensor:
     """Return the token scores of a rule with given path points and rule weights, ``[T]``.
 
     Args:
-        path: Of one trace.
+        path: The path of one trace.
         alphas: Path points, float64 ``[K]``.
         weights: Rule weights, float64 ``[K]``.
     """

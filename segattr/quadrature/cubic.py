@@ -18,7 +18,7 @@ def trapezoids(widths: Tensor, values: Tensor) -> Tensor:
     """Return the trapezoids over the intervals, ``[I, T]``.
 
     Args:
-        widths: Of the intervals, ``[I, 1]``.
+        widths: The intervals' widths, ``[I, 1]``.
         values: The integrand at the nodes, ``[K, T]``.
     """
     return widths / 2 * (values[1:] + values[:-1])
@@ -28,8 +28,8 @@ def corrections(widths: Tensor, slopes: Tensor) -> Tensor:
     """Return what cubics with these slopes add to the trapezoids, ``[I, T]``.
 
     Args:
-        widths: Of the intervals, ``[I, 1]``.
-        slopes: Of the cubics at the nodes, ``[K, T]``.
+        widths: The intervals' widths, ``[I, 1]``.
+        slopes: The cubics' slopes at the nodes, ``[K, T]``.
     """
     return -(widths**2) / 12 * slopes.diff(dim=0)
 
@@ -40,7 +40,7 @@ def monotone_slopes(widths: Tensor, secants: Tensor) -> Tensor:
     Inside, these are weighted harmonic means of the two secants, and 0 at extrema.
 
     Args:
-        widths: Of the intervals, at least two, ``[I, 1]``.
+        widths: The intervals' widths, at least two, ``[I, 1]``.
         secants: Slopes of the straight lines between the nodes, ``[I, T]``.
     """
     left, right = secants[:-1], secants[1:]
@@ -61,7 +61,7 @@ def parabolic_slopes(widths: Tensor, secants: Tensor) -> Tensor:
     """Return slopes at the nodes of parabolas through three nodes each, ``[K, T]``.
 
     Args:
-        widths: Of the intervals, at least two, ``[I, 1]``.
+        widths: The intervals' widths, at least two, ``[I, 1]``.
         secants: Slopes of the straight lines between the nodes, ``[I, T]``.
     """
     inside = (widths[1:] * secants[:-1] + widths[:-1] * secants[1:]) / (widths[1:] + widths[:-1])

@@ -74,7 +74,7 @@ class ErrorModel:
         """Return the error of each interval's integral, signed, ``[I, T]``.
 
         Args:
-            doubts: Of the level, ``[I, T]``.
+            doubts: The level's doubts, ``[I, T]``.
             missed: What the integrals are known to miss, ``[I]``: if it is more than the errors of
                 an interval, they grow to it; where they are all 0, it goes to all components
                 evenly.
