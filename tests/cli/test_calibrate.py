@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 
 from segattr.cli.main import main
 from segattr.dataset import read_scored
-from segattr.demo import TRACES
+from segattr.demo import TRACES, load_demo
+from segattr.engine.fingerprint import fingerprint
 
 
 def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
@@ -32,6 +34,19 @@ def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
         assert record.ran["rule"] == ("fitted" if record.evaluations == 5 else "auto")
     assert main([*score[:-4], "--overwrite", *score[-4:], "--scope", "all"]) == 2
     assert "must have been fitted to this scope" in capsys.readouterr().err
+
+
+def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path):
+    facts = {"alphas": [0.5], "weights": [1.0], "largest_gap": 0.0, "validation": {}}
+    facts |= {"format": "segattr rule 1", "scope": "all", "baseline": "token 0"}
+    path, out = tmp_path / "rule.json", tmp_path / "out.jsonl"
+    path.write_text(json.dumps({**facts, "fingerprint": fingerprint(load_demo()[0])}))
+    options = ["--model", "bundled", "--max-evaluations", "9", "--out", str(out)]
+    assert main(["score", str(traces), *options, "--rule", str(path)]) == 0
+    for record in read_scored(out):
+        assert record.asked["rule"].startswith("rule.json ")
+        assert (record.ran["rule"], record.ran["gave_way"]) == ("auto", "fitted")
+        assert record.evaluations == 10  # one of the rule, nine of auto
 
 
 def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_path, capsys):

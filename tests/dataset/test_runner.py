@@ -1,0 +1,94 @@
+"""The loop over a data set: any method, one outcome a line, what one trace raises stays its own."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from segattr import Attribution, EncodedTrace, SegmentScorer, Trace, encode
+from segattr.cli.summary import Tally
+from segattr.dataset import (
+    BadLine,
+    Kind,
+    ScoredWriter,
+    read_scored,
+    score_dataset,
+    score_trace,
+)
+
+
+class ByLength:
+    """An attribution method without a model, a baseline or errors: every token counts 1."""
+
+    def attribute(self, trace: EncodedTrace) -> Attribution:
+        if trace.id == "wrong":
+            raise LookupError("no such thing")
+        scores = torch.ones(len(trace.input_ids))
+        return Attribution(scores, trace, -1.0, None, 0, "by-length", settings={"by": "hand"})
+
+
+@pytest.fixture
+def traces(records) -> list[Trace]:
+    return [Trace.from_record(record) for record in records[:4]]
+
+
+def test_any_method_can_be_scored_and_recorded(traces, tokenizer, tmp_path):
+    out = tmp_path / "out.jsonl"
+    with ScoredWriter(out, {"of": "mine"}) as writer:
+        outcomes = list(
+            score_dataset(
+                enumerate(traces, start=1),
+                partial(encode, tokenizer=tokenizer),
+                ByLength(),
+                SegmentScorer(beta=1.0),
+                writer,
+            )
+        )
+    assert [(o.line, o.kind) for o in outcomes] == [(line, Kind.SCORED) for line in (1, 2, 3, 4)]
+    for scored, outcome in zip(read_scored(out), outcomes, strict=True):
+        assert scored == outcome.scored
+        assert (scored.method, scored.ran, scored.asked) == (
+            "by-length",
+            {"by": "hand"},
+            {"of": "mine"},
+        )
+        assert scored.baseline_logprob is scored.completeness_gap is None
+        lengths = [stop - start for start, stop in scored.encoded.segments]
+        assert [segment.absolute for segment in scored.segments] == lengths
+    tally = Tally()
+    for outcome in outcomes:
+        tally.add(outcome)
+    assert any(line == "0 evaluations in the median" for line in tally.lines())
+
+
+def test_one_trace_does_not_stop_the_others(traces, tokenizer, tmp_path):
+    from dataclasses import replace
+
+    given = [traces[0], replace(traces[1], id="wrong"), traces[2], traces[0]]
+    lines = [*enumerate(given, start=1), (5, BadLine(5, "the line must be JSON"))]
+    short = len(encode(traces[2], tokenizer).input_ids) - 1
+    limit = {traces[2].id: short}
+
+    def encoded(trace: Trace) -> EncodedTrace:
+        return encode(trace, tokenizer, max_length=limit.get(trace.id))
+
+    with ScoredWriter(tmp_path / "out.jsonl") as writer:
+        outcomes = list(score_dataset(lines, encoded, ByLength(), SegmentScorer(), writer))
+    assert [outcome.kind for outcome in outcomes] == [
+        Kind.SCORED,
+        Kind.FAILED,
+        Kind.TOO_LONG,
+        Kind.SCORED,
+        Kind.FAILED,
+    ]
+    assert outcomes[1].error == "LookupError: no such thing"
+    assert outcomes[4].error == "the line must be JSON"
+
+
+def test_a_sequence_built_by_hand_has_no_texts_to_record(traces, tokenizer):
+    encoded = encode(traces[0], tokenizer)
+    by_hand = EncodedTrace(encoded.input_ids, encoded.prompt, encoded.segments, encoded.target)
+    with pytest.raises(ValueError, match=r"must know its segments' characters .* Use segattr.enc"):
+        score_trace(traces[0], by_hand, ByLength(), SegmentScorer())
