@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segattr.quadrature.fixed import nodes_and_weights
+from segattr.checks import require_word
+from segattr.quadrature.fixed import RULES, nodes_and_weights
 from segattr.quadrature.refinement import MAX_EVALUATIONS, Refinement, refine
 
 
@@ -61,6 +62,7 @@ def integrate(
         ValueError: If an argument is out of range, or the shape of the values changes.
         FloatingPointError: If a value is not finite.
     """
+    require_word("rule", rule, ("auto", *RULES))
     if rule != "auto":
         alphas, weights = nodes_and_weights(rule, 50 if points is None else points)
         shape, values = _evaluated(function, alphas)

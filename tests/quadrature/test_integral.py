@@ -125,7 +125,7 @@ def test_values_of_any_shape():
         ({"tolerance": math.nan}, "tolerance must be above 0, got nan"),
         ({"max_evaluations": 8}, "max_evaluations must be at least the 9 nodes"),
         ({"points": 12}, "points must be None with rule='auto', got 12"),
-        ({"rule": "simpson"}, "rule must be one of 'riemann', 'linspace'"),
+        ({"rule": "simpson"}, "rule must be one of 'auto', 'riemann', 'linspace'"),
     ],
 )
 def test_bad_settings_of_integrate(settings, message):
