@@ -12,7 +12,7 @@ from segattr.cli.console import UserError, in_flags
 from segattr.cli.options import MachineOptions, PathOptions, Source
 from segattr.demo import ASSETS, BUNDLED
 from segattr.encoding import encode
-from segattr.engine.causal_lm import load_causal_lm
+from segattr.engine.causal_lm import is_without_tokenizer, load_causal_lm
 from segattr.engine.ops import choose
 from segattr.trace import Trace
 
@@ -39,16 +39,14 @@ def load_tokenizer(flag: str, name: str, trust_remote_code: bool) -> PreTrainedT
     from transformers import AutoTokenizer
 
     folder = _located(flag, name, "tokenizer")
+    if is_without_tokenizer(folder):
+        raise UserError(f"{flag} must hold a tokenizer, got {name} without. Pass --tokenizer.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=_is_offline(folder)
         )
     except Exception as error:  # whatever a broken folder raises
         raise _not_loaded(flag, name, error) from None
-    # transformers makes one of special tokens for a folder without any.
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise UserError(f"{flag} must hold a tokenizer, got {name} without. Pass --tokenizer.")
-    return tokenizer
 
 
 def require_encoding(tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any]) -> None:

@@ -70,7 +70,11 @@ def _run(name: str, options: Sequence[str]) -> int:
 
     command = getattr(importlib.import_module(f"segattr.cli.{name}"), name.title())
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    parsed = tyro.cli(command, args=options, prog=f"segattr {name}", config=config)
+    try:
+        parsed = tyro.cli(command, args=options, prog=f"segattr {name}", config=config)
+    except ValueError as error:  # older tyro catches those of groups alone
+        errors.print(f"segattr: {error}", style="red")
+        return USAGE
     try:
         return int(parsed.run())
     except UserError as error:

@@ -6,6 +6,7 @@ Axes: ``T`` tokens, ``D`` hidden size, ``V`` rows of the embedding table.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAMED = 4  # keys that an error names
+# What files of tokenizers are called, from vocab.json to tekken.json.
+TOKENIZER = re.compile(r"token|vocab|merges|spiece|sentencepiece|tekken")
 
 
 class CausalLM:
@@ -132,17 +135,15 @@ class CausalLM:
                     "tokenizer must be given for a model without name_or_path, got None. Pass "
                     "tokenizer=."
                 )
-            from transformers import AutoTokenizer
-
-            # Without a word about remote code, transformers would ask on the terminal.
-            found: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            # Where there are no files, transformers 5 makes a tokenizer of special tokens only.
-            if len(found) <= len(found.all_special_ids):
+            if is_without_tokenizer(name):
                 raise ValueError(
                     f"tokenizer must be given, as there is none at {name}, got None. Pass "
                     "tokenizer=."
                 )
-            self.tokenizer = found
+            from transformers import AutoTokenizer
+
+            # Without a word about remote code, transformers would ask on the terminal.
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         return self.tokenizer
 
     def pad_token_id(self) -> int | None:
@@ -201,6 +202,16 @@ class CausalLM:
         ids = [getattr(source, name, None) for source in sources]
         ids = [one[0] if isinstance(one, list) and one else one for one in ids]
         return next((one for one in ids if isinstance(one, int) and 0 <= one < rows), None)
+
+
+def is_without_tokenizer(name: str | Path) -> bool:
+    """Whether a name is a folder that holds no file of a tokenizer.
+
+    For such a folder transformers 5 makes a tokenizer of special tokens only, and 4 raises whatever
+    its converters raise.
+    """
+    folder = Path(name)
+    return folder.is_dir() and not any(TOKENIZER.search(path.name) for path in folder.iterdir())
 
 
 def load_causal_lm(name: str | Path, **options: Any) -> PreTrainedModel:

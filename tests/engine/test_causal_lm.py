@@ -43,10 +43,10 @@ def test_a_model_without_a_name_needs_a_tokenizer(model):
 
 @pytest.mark.parametrize("name", ["qwen2", "llama"])
 def test_a_folder_without_a_tokenizer_has_none(name, tmp_path):
-    """transformers 5 makes one of special tokens for some kinds of model, which encodes nothing."""
+    """transformers 5 makes one of special tokens for some kinds of model, 4 raises many things."""
     make_model(name, pad_token_id=None).save_pretrained(tmp_path)
     lm = CausalLM(transformers.AutoModelForCausalLM.from_pretrained(tmp_path))
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises(ValueError, match="tokenizer must be given, as there is none at"):
         lm.encode(Trace("q", "r", "a"))
     assert lm.tokenizer is None
     assert lm.pad_token_id() is None
