@@ -214,7 +214,7 @@ def _weights(gram: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
 def _judge(trace: Sampled, scores: Tensor, ig: FastIG) -> tuple[float, float, float]:
     """Error, completeness gap and agreement of the kept segments on one held-out trace."""
     error = float((scores - trace.reference).norm() / trace.reference.norm())
-    scorer = ig.rule.scorer or PAPER
+    scorer = ig.scorer or PAPER
     ours, theirs = (
         scorer.score_tokens(tokens, trace.encoded.segments).kept
         for tokens in (scores, trace.reference)

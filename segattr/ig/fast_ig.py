@@ -105,6 +105,7 @@ class FastIG:
             tolerance=tolerance,
             max_evaluations=max_evaluations,
         )
+        self.scorer = self.rule.scorer or scorer  # a fixed rule has none, but `fit_rule` asks
         self.lm = CausalLM(model, tokenizer, dtype)
         self.baseline = Baseline(baseline, self.lm)
         self.rule.require(self.lm.model, str(self.baseline), scope)

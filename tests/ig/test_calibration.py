@@ -127,10 +127,13 @@ def test_the_largest_gap_is_that_of_the_held_out_traces(model):
 
 def test_agreement_is_that_of_the_scorer_of_the_ig(model):
     sampled = [*(peaked(16, seed) for seed in range(6)), *(peaked(48, seed) for seed in (6, 7))]
-    everything = FastIG(model, scorer=SegmentScorer(tau=1.0, beta=1.0))
+    scorer = SegmentScorer(tau=1.0, beta=1.0)
+    everything = FastIG(model, scorer=scorer)
+    fixed = FastIG(model, rule="midpoint", steps=3, scorer=scorer)
     noise = 1e-3 * polynomials(9, 2).values
     mixed = [dataclasses.replace(trace, values=trace.values + noise) for trace in sampled]
-    assert fit_sampled(everything, mixed, 2).validation["kept_agreement"] == 1
+    for ig in (everything, fixed):
+        assert fit_sampled(ig, mixed, 2).validation["kept_agreement"] == 1
     assert fit_sampled(FastIG(model), mixed, 2).validation["kept_agreement"] < 1
 
 
