@@ -273,3 +273,19 @@ def test_a_scorer_is_a_value():
 def test_what_is_no_attribution_is_named():
     with pytest.raises(TypeError, match=r"must be an Attribution, got a dict\. Pass what FastIG"):
         SegmentScorer().score({"token_scores": [1.0]})
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_leaves_no_segment_of_one_sign_undecided(sign):
+    """Its consistency is 1 exactly, so that beta = 1 takes it in every sample."""
+    tokens = sign * torch.arange(1, 13).double() / 10  # 0.1, 0.2, 0.3: no exact sums
+    spans = [(0, 2), (2, 5), (5, 9), (9, 12)]
+    factors = 1 + torch.arange(40).double()[:, None] * 1e-3 / 3
+    samples = segment_samples(tokens * factors, spans)
+    scorer = SegmentScorer(tau=1.0, beta=1.0, keep_ends=False)
+    verdict = scorer.judge(samples, spans)
+    assert verdict["undecided"].tolist() == [False] * 4
+    assert verdict["consistency_error"].tolist() == [0.0] * 4
+    scores = scorer.score_tokens(tokens, spans)
+    assert scores.consistency.tolist() == [1.0] * 4
+    assert scores.kept.all()

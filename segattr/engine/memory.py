@@ -47,7 +47,7 @@ class Sizes:
         configs = list(config.per_layer_config) if varied else [config]
 
         def get(name: str, default: int) -> int:
-            return max(_number(getattr(one, name, None), default) for one in configs)
+            return _number([_number(getattr(one, name, None), default) for one in configs], default)
 
         hidden, heads = get("hidden_size", 4096), get("num_attention_heads", 32)
         head_dim = get("head_dim", max(1, hidden // heads))

@@ -94,3 +94,12 @@ def test_the_estimate_is_its_parts():
     assert whole == 40 * (3 * 1000 + working) + logits
     recomputed = bytes_per_point(sizes, 1000, 2, 40, 5, recompute=True)
     assert recomputed == 40 * (3 * 2 * 32 + working) + logits
+
+
+def test_a_config_of_no_layers_has_an_estimate_too():
+    class Empty:
+        is_heterogeneous = True
+        per_layer_config = ()
+
+    sizes = Sizes.of(Empty())
+    assert min(sizes.hidden, sizes.layers, sizes.heads, sizes.queries, sizes.width) > 0
