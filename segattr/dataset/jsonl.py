@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segattr.dataset.record import SchemaError, ScoredTrace
+from segattr.dataset.record import SchemaError, ScoredTrace, id_of
 from segattr.dataset.traces import BadLine
 from segattr.trace import Trace
 
@@ -71,11 +71,12 @@ class ScoredWriter:
         Raises:
             ValueError: If it held another text under the trace's id.
         """
-        if (digest := self._done.get(str(trace.id))) is None:
+        name = id_of(trace)
+        if (digest := self._done.get(name)) is None:
             return False
         if digest != trace.digest:
             raise ValueError(
-                f"id must be of one trace, got {trace.id!r}, which is another text in {self.path}. "
+                f"id must be of one trace, got {name!r}, which is another text in {self.path}. "
                 "Rename one of them, or write another file."
             )
         return True
@@ -139,9 +140,7 @@ def read_scored(path: str | Path, left_out: list[BadLine] | None = None) -> Iter
                 if not raw.endswith(b"\n") and _starts_like_a_record(raw):
                     return
                 record = None
-            is_record = isinstance(record, dict) and bool(
-                record.keys() & {"schema", "token_scores"}
-            )
+            is_record = isinstance(record, dict) and not MARKS.isdisjoint(record)
             try:
                 if not is_record:
                     raise ValueError("the line must be a scored trace, got something else.")
@@ -164,10 +163,7 @@ def _starts_like_a_record(raw: bytes) -> bool:
 
 
 def _drop_partial_line(path: Path) -> None:
-    """Cut off a record that a crash left half written; any other unfinished line is an error.
-
-    A whole record that lacks nothing except its line end gets it.
-    """
+    """Cut off a record that a crash left half written; give a whole one its line end."""
     with open(path, "rb+") as file:
         stop = sum(len(raw) for raw in file if raw.endswith(b"\n"))
         file.seek(stop)

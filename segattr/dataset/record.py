@@ -82,7 +82,7 @@ class ScoredTrace:
 
     Args:
         schema: Version of these fields.
-        id: Name of the trace.
+        id: Name of the trace; see `id_of`.
         digest: What tells the texts from others: `Trace.digest`.
         question: As in `Trace`; so are the next three.
         reasoning: Verbatim.
@@ -277,6 +277,11 @@ class ScoredTrace:
 
     def _column(self, name: str, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor([getattr(segment, name) for segment in self.segments], dtype=dtype)
+
+
+def id_of(trace: Trace) -> str:
+    """Return the name that a trace is recorded under: its id, or its digest if it has none."""
+    return trace.digest if trace.id is None else trace.id
 
 
 def plain_question(question: Any) -> str | list[dict[str, Any]]:

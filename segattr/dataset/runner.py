@@ -17,6 +17,7 @@ from segattr.dataset.record import (
     SCHEMA,
     ScoredSegment,
     ScoredTrace,
+    id_of,
     plain_question,
 )
 from segattr.dataset.traces import BadLine
@@ -77,7 +78,7 @@ def scored_trace(
     encoded = attribution.encoded
     return ScoredTrace(
         schema=SCHEMA,
-        id=str(trace.id or ""),
+        id=id_of(trace),
         digest=trace.digest,
         question=plain_question(trace.question),
         reasoning=trace.reasoning,

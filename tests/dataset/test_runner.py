@@ -87,6 +87,18 @@ def test_one_trace_does_not_stop_the_others(traces, tokenizer, tmp_path):
     assert outcomes[4].error == "the line must be JSON"
 
 
+def test_traces_without_ids_are_recorded_under_their_digests(records, tokenizer, tmp_path):
+    traces = [Trace.from_record({**record, "id": None}) for record in records[:3]]
+    out = tmp_path / "out.jsonl"
+    for resume, kinds in ((False, [Kind.SCORED] * 2), (True, [Kind.DONE] * 2 + [Kind.SCORED])):
+        with ScoredWriter(out, resume=resume) as writer:
+            given = enumerate(traces[: len(kinds)], start=1)
+            encoded = partial(encode, tokenizer=tokenizer)
+            outcomes = list(score_dataset(given, encoded, ByLength(), SegmentScorer(), writer))
+        assert [outcome.kind for outcome in outcomes] == kinds
+    assert [scored.id for scored in read_scored(out)] == [trace.digest for trace in traces]
+
+
 def test_a_sequence_built_by_hand_has_no_texts_to_record(traces, tokenizer):
     encoded = encode(traces[0], tokenizer)
     by_hand = EncodedTrace(encoded.input_ids, encoded.prompt, encoded.segments, encoded.target)
