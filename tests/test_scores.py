@@ -7,20 +7,10 @@ import math
 
 import pytest
 import torch
+from tiny import make_attribution as attribution
 
-from segattr import Attribution, EncodedTrace, SegmentScorer, UndecidedWarning
+from segattr import Attribution, SegmentScorer, UndecidedWarning
 from segattr.scores import jaccard, segment_samples, segment_sums
-
-
-def attribution(*segments: list[float]) -> Attribution:
-    """Segments with these token scores, after a prompt of one token."""
-    scores = [0.0, *(score for segment in segments for score in segment), 0.0, 0.0]
-    spans, at = [], 1
-    for segment in segments:
-        spans.append((at, at + len(segment)))
-        at += len(segment)
-    encoded = EncodedTrace(torch.arange(len(scores)), (0, 1), spans, (at, at + 1))
-    return Attribution(torch.tensor(scores), encoded, -1.0, -2.0, 1, "by hand")
 
 
 def important(result) -> list[int]:

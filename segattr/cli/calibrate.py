@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from segattr.cli.console import OK, UserError, errors, in_flags, progress
-from segattr.cli.loading import load_ig, load_tokenizer, require_device, require_encoding
+from segattr.cli.loading import load_ig, prepare_tokenizer
 from segattr.cli.options import MachineOptions, PathOptions, Source, TextOptions
 from segattr.dataset.traces import BadLine, read_traces
 from segattr.encoding import encode
@@ -55,10 +55,7 @@ class Calibrate:
         if not os.access(self.out.parent, os.W_OK):
             raise UserError(f"OUT must be in a folder one can write to, got {self.out}.")
         encoding = self.text.encoding()
-        require_device(self.machine)
-        trusted = self.machine.trust_remote_code
-        tokenizer = load_tokenizer(*self.source.named_tokenizer, trusted)
-        require_encoding(tokenizer, encoding)
+        tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
         traces = self._encoded(tokenizer, encoding)
         ig = load_ig(self.source, self.machine, self.path, tokenizer, scorer=self.scorer)
         rule = self._fit(ig, traces)

@@ -49,6 +49,20 @@ def load_tokenizer(flag: str, name: str, trust_remote_code: bool) -> PreTrainedT
         raise _not_loaded(flag, name, error) from None
 
 
+def prepare_tokenizer(
+    source: Source, machine: MachineOptions, encoding: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, after all that can be known to fail before weights are read.
+
+    Raises:
+        UserError: If the device, the tokenizer or the options of the text do not do.
+    """
+    require_device(machine)
+    tokenizer = load_tokenizer(*source.named_tokenizer, machine.trust_remote_code)
+    require_encoding(tokenizer, encoding)
+    return tokenizer
+
+
 def require_encoding(tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any]) -> None:
     """Encode a small trace, so that what fails for every trace is said once.
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg, create_mutex_group
 
 from segattr.cli.console import INTERRUPTED, OK, SOME_FAILED, UserError, errors, progress
-from segattr.cli.loading import load_ig, load_tokenizer, require_device, require_encoding
+from segattr.cli.loading import load_ig, prepare_tokenizer
 from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, TextOptions
 from segattr.cli.summary import Tally
 from segattr.dataset.jsonl import ScoredWriter
@@ -59,10 +59,7 @@ class Score:
         self.source.require_traces()
         encoding = self.text.encoding()
         with self._writer(encoding) as writer:
-            require_device(self.machine)
-            trusted = self.machine.trust_remote_code
-            tokenizer = load_tokenizer(*self.source.named_tokenizer, trusted)
-            require_encoding(tokenizer, encoding)
+            tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
             total = self._count()
             rule = self.attribution.make(self.scorer, self.path.scope)
             ig = load_ig(self.source, self.machine, self.path, tokenizer, rule=rule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,25 +18,21 @@ from segattr.demo import ASSETS
 from segattr.ig import Rule
 
 
-def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
-    import shutil
+def with_model(traces: Path, folder: Path) -> list[str]:
+    """The command that scores with the model in a folder, into ``out.jsonl`` beside the traces."""
+    out = str(traces.with_name("out.jsonl"))
+    return [
+        *("score", str(traces), *SCORE, "--out", out),
+        *("--model", str(folder), "--tokenizer", "bundled"),
+    ]
 
+
+def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
     folder = tmp_path / "pickled"
     shutil.copytree(ASSETS / "model", folder)
     (folder / "model.safetensors").unlink()
     torch.save(demo[0].state_dict(), folder / "pytorch_model.bin")
-    out = tmp_path / "out.jsonl"
-    arguments = [
-        "score",
-        str(traces),
-        *SCORE,
-        "--model",
-        str(folder),
-        "--tokenizer",
-        "bundled",
-        "--out",
-        str(out),
-    ]
+    arguments = with_model(traces, folder)
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert "could not be loaded: OSError" in said
@@ -46,8 +43,6 @@ def test_pickled_weights_are_not_loaded(traces, tmp_path, capsys, demo):
 @pytest.mark.parametrize("damage", ["renamed", "three missing", "another shape"])
 def test_a_checkpoint_that_does_not_match_is_not_scored(traces, tmp_path, capsys, damage):
     """transformers would fill the gaps with random weights, and score with them."""
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(ASSETS / "model", folder)
     weights = load_file(folder / "model.safetensors")
@@ -59,23 +54,7 @@ def test_a_checkpoint_that_does_not_match_is_not_scored(traces, tmp_path, capsys
     else:
         weights[names[-1]] = weights[names[-1]][:-1].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    out = tmp_path / "out.jsonl"
-    assert (
-        main(
-            [
-                "score",
-                str(traces),
-                *SCORE,
-                "--model",
-                str(folder),
-                "--tokenizer",
-                "bundled",
-                "--out",
-                str(out),
-            ]
-        )
-        == 2
-    )
+    assert main(with_model(traces, folder)) == 2
     said = capsys.readouterr().err
     assert "could not be loaded" in said
     if damage == "renamed":
@@ -83,7 +62,7 @@ def test_a_checkpoint_that_does_not_match_is_not_scored(traces, tmp_path, capsys
         assert "_orig_mod.model.embed_tokens.weight" in said
     else:
         assert names[0 if damage == "three missing" else -1] in said
-    assert not out.read_bytes()
+    assert not (tmp_path / "out.jsonl").read_bytes()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tiny import DATA, MODELS, make_model, make_trace, naive_ig, target_logprob
+from tiny import CLOSE, DATA, MODELS, assert_close, make_model, make_trace, naive_ig, target_logprob
 from transformers import AutoModelForCausalLM
 
 from segattr import EncodedTrace, FastIG, SegmentScorer
@@ -16,15 +16,8 @@ from segattr.quadrature.fixed import RULES, nodes_and_weights
 
 # The fused engine takes norms in float64 where transformers has float32: the models do here, too.
 pytestmark = pytest.mark.usefixtures("exact_norms")
-# Some kinds of model keep their float32 norms and softmax; two keep more in float32.
-CLOSE = 1e-8
+# Two kinds of model keep more in float32 than the others.
 FLOAT32 = {"gemma3n": 1e-6, "gemma4": 1e-6}
-
-
-def assert_close(got, expected, tolerance=CLOSE):
-    assert got.shape == expected.shape
-    error = (got - expected).abs().max() / expected.abs().max()
-    assert error <= tolerance, f"differs by {error:.1e} of the largest score"
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,22 +6,15 @@ import dataclasses
 
 import pytest
 import torch
+from tiny import make_attribution, make_scores
 
 from segattr import Attribution, EncodedTrace, SegmentScores, strength_weights, top_tokens
 from segattr.training import random_segments, training_row
 
 
-def scores(*strength: float) -> SegmentScores:
-    values = torch.tensor(strength, dtype=torch.float64)
-    return SegmentScores(values, values, values, values > 0, values > 0)
-
-
 def attribution(*token_scores: float) -> Attribution:
-    """Prompt 1, segments 2 + 5 + 3, stub 1, target 1."""
-    encoded = EncodedTrace(range(13), (0, 1), [(1, 3), (3, 8), (8, 11)], (12, 13))
-    return Attribution(
-        torch.tensor([9.0, *token_scores, 9.0, 0.0]), encoded, -1.0, -2.0, 1, "by hand"
-    )
+    """Segments of 2 + 5 + 3 tokens, and a high score outside of them."""
+    return make_attribution(token_scores[:2], token_scores[2:7], token_scores[7:], outside=9.0)
 
 
 def test_weights_equal_their_formula():
@@ -29,18 +22,18 @@ def test_weights_equal_their_formula():
     mean, spread = 0.25, (0.05 / 4) ** 0.5
     exponents = ((torch.tensor(strength, dtype=torch.float64) - mean) / spread).exp()
     expected = (4 * exponents / exponents.sum()).clamp(0.25, 4)
-    got = strength_weights(scores(*strength))
+    got = strength_weights(make_scores(*strength))
     assert torch.allclose(got, expected, rtol=1e-12)
     assert got[0] == 0.25  # 4 * softmax would be 0.15
-    flat = strength_weights(scores(*strength), temperature=1e9)
+    flat = strength_weights(make_scores(*strength), temperature=1e9)
     assert torch.allclose(flat, torch.ones(4).double())
-    sharp = strength_weights(scores(*strength), temperature=0.01, bounds=(0.5, 2.0))
+    sharp = strength_weights(make_scores(*strength), temperature=0.01, bounds=(0.5, 2.0))
     assert sharp.tolist() == [0.5, 0.5, 0.5, 2.0]
 
 
 def test_equal_strengths_weigh_1():
-    assert strength_weights(scores(*[0.1 + 0.2, 0.3, 0.3])).tolist() == [1, 1, 1]
-    assert strength_weights(scores(1.0)).tolist() == [1]
+    assert strength_weights(make_scores(*[0.1 + 0.2, 0.3, 0.3])).tolist() == [1, 1, 1]
+    assert strength_weights(make_scores(1.0)).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +47,7 @@ def test_equal_strengths_weigh_1():
 )
 def test_bad_weights(options, message):
     with pytest.raises(ValueError, match=message):
-        strength_weights(scores(0.5, 0.5), **options)
+        strength_weights(make_scores(0.5, 0.5), **options)
 
 
 def test_top_tokens_by_size_and_by_sign():
@@ -80,7 +73,7 @@ def test_the_share_is_rounded_up_and_the_earlier_of_equals_is_chosen():
 def many(important: int = 20) -> tuple[EncodedTrace, SegmentScores]:
     """40 segments of one token each, the first ones important."""
     encoded = EncodedTrace(range(43), (0, 1), [(at, at + 1) for at in range(1, 41)], (42, 43))
-    return encoded, scores(*[1.0] * important, *[0.0] * (40 - important))
+    return encoded, make_scores(*[1.0] * important, *[0.0] * (40 - important))
 
 
 def test_random_segments_are_as_many_as_important_ones():
@@ -150,7 +143,7 @@ def test_random_segments_are_weights_of_a_row():
 def test_random_segments_of_another_trace_are_refused():
     encoded, found = many()
     with pytest.raises(ValueError, match="this trace's 40 segments, got 2"):
-        random_segments(encoded, scores(0.5, 0.5))
+        random_segments(encoded, make_scores(0.5, 0.5))
     with pytest.raises(TypeError, match="scores must be a SegmentScores, got a NoneType"):
         random_segments(encoded, None)
     with pytest.raises(TypeError, match="encoded must be an EncodedTrace, got a dict"):
