@@ -1,8 +1,9 @@
 """Files of traces in, files of scored traces out."""
 
 from segattr.dataset.jsonl import ScoredWriter, read_scored
-from segattr.dataset.record import SchemaError, ScoredSegment, ScoredTrace
+from segattr.dataset.record import SchemaError, ScoredTrace
 from segattr.dataset.runner import Kind, Outcome, score_dataset, score_trace, scored_trace
+from segattr.dataset.segment import ScoredSegment
 from segattr.dataset.traces import BadLine, read_traces
 
 __all__ = [

@@ -12,68 +12,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
+from segattr.dataset.segment import Amount, Count, ScoredSegment, Span
 from segattr.scores import SegmentScorer, SegmentScores, SegmentSums
 from segattr.trace import EncodedTrace, Trace
 from segattr.training.rows import Row, training_row
 
-SCHEMA = 1
-ROUNDING = 1e-9
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Span = tuple[Count, Count]
-Amount = Annotated[float, msgspec.Meta(ge=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1 + ROUNDING)]
+SCHEMA = 2
 
 
 class SchemaError(ValueError):
     """A record of another version of segattr, or of another program."""
-
-
-@dataclass(frozen=True)
-class ScoredSegment:
-    """One segment: where it is, its sums, its scores, and what became of it.
-
-    Args:
-        characters: Its half-open span in the reasoning.
-        tokens: Its half-open span in ``input_ids``.
-        signed: Sum of its token scores, in nats.
-        absolute: Sum of their absolute values.
-        squares: Sum of their squares.
-        strength: Share of the trace's strength.
-        consistency: Direction consistency; 1 means that all tokens push the same way.
-        effective_tokens: How many tokens carry the attribution.
-        important: Whether the scorer chose it.
-        kept: Whether it carries loss.
-        undecided: Whether the estimated error could change ``kept``; None without an estimate.
-        signed_error: Estimated absolute error of ``signed``; None if none could be estimated. So
-            are the next three.
-        absolute_error: The same for ``absolute``.
-        strength_error: The same for ``strength``.
-        consistency_error: The same for ``consistency``.
-    """
-
-    characters: Span
-    tokens: Span
-    signed: float
-    absolute: Amount
-    squares: Amount
-    strength: Share
-    consistency: Share
-    effective_tokens: Amount
-    important: bool
-    kept: bool
-    undecided: bool | None = None
-    signed_error: Amount | None = None
-    absolute_error: Amount | None = None
-    strength_error: Amount | None = None
-    consistency_error: Amount | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,11 +43,19 @@ class ScoredTrace:
         reasoning: Verbatim.
         answer: Verbatim.
         response: Verbatim.
+        tools: As in `Trace`; so are the next three.
+        chat_template_kwargs: Switches of the chat template.
+        untrained: Character spans of the reasoning that never carry loss.
+        marks: What opens and closes the thinking in the trace's own text.
         segments: ``S`` segments, in order.
         prompt: Tokens before the reasoning, a span.
         target: The answer's tokens, a span.
         input_ids: The attributed sequence: prompt, reasoning, stub, answer, closing; ``[T]``.
         response_ids: The tokens that follow the reasoning in the training text.
+        opening_tokens: As in `EncodedTrace`; so are the next three.
+        untrained_tokens: Token spans of the reasoning that never carry loss.
+        trailing_ids: What the chat template writes after the end of the turn.
+        control_tokens: Special tokens that the texts spell out.
         token_scores: Signed attribution of each token, ``[T]``; None where it was not kept.
         target_logprob: F(x), in nats.
         baseline_logprob: F(x'), in nats; None for methods without a baseline.
@@ -117,11 +80,19 @@ class ScoredTrace:
     reasoning: str
     answer: str
     response: str | None
+    tools: list[dict[str, Any]] | None
+    chat_template_kwargs: dict[str, Any]
+    untrained: list[Span]
+    marks: tuple[str, str] | None
     segments: list[ScoredSegment]
     prompt: Span
     target: Span
     input_ids: list[Count]
     response_ids: list[Count]
+    opening_tokens: Count
+    untrained_tokens: list[Span]
+    trailing_ids: list[Count]
+    control_tokens: list[str]
     token_scores: list[float] | None
     target_logprob: float
     baseline_logprob: float | None
@@ -138,7 +109,7 @@ class ScoredTrace:
         _require_schema(self.schema)
         if self.digest != self.trace.digest:
             raise ValueError(
-                f"digest must be that of question, reasoning and answer, got {self.digest!r}. The "
+                f"digest must be that of the texts, got {self.digest!r}. The "
                 "texts were changed after scoring: score the trace again."
             )
         if self.token_scores is not None and len(self.token_scores) != len(self.input_ids):
@@ -193,6 +164,10 @@ class ScoredTrace:
             response=self.response,
             id=self.id,
             metadata=self.metadata,
+            tools=self.tools,
+            chat_template_kwargs=self.chat_template_kwargs,
+            untrained=self.untrained,
+            marks=self.marks,
         )
 
     @cached_property
@@ -206,6 +181,10 @@ class ScoredTrace:
             response_ids=torch.tensor(self.response_ids, dtype=torch.int64),
             id=self.id,
             characters=[segment.characters for segment in self.segments],
+            opening_tokens=self.opening_tokens,
+            untrained=self.untrained_tokens,
+            trailing_ids=torch.tensor(self.trailing_ids, dtype=torch.int64),
+            control_tokens=self.control_tokens,
         )
 
     @property

@@ -13,13 +13,8 @@ from torch import Tensor
 
 from segattr.attribution import Attribution, Method
 from segattr.dataset.jsonl import ScoredWriter
-from segattr.dataset.record import (
-    SCHEMA,
-    ScoredSegment,
-    ScoredTrace,
-    id_of,
-    plain_question,
-)
+from segattr.dataset.record import SCHEMA, ScoredTrace, id_of, plain_question
+from segattr.dataset.segment import ScoredSegment
 from segattr.dataset.traces import BadLine
 from segattr.scores import SegmentScorer, SegmentScores, segment_sums
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
@@ -75,20 +70,13 @@ def scored_trace(
     asked: Mapping[str, Any] | None = None,
 ) -> ScoredTrace:
     """Score an attribution, and put together all that is known about its trace."""
-    encoded = attribution.encoded
     return ScoredTrace(
         schema=SCHEMA,
         id=id_of(trace),
         digest=trace.digest,
-        question=plain_question(trace.question),
-        reasoning=trace.reasoning,
-        answer=trace.answer,
-        response=trace.response,
+        **_texts(trace),
         segments=_segments(attribution, scorer.score(attribution)),
-        prompt=encoded.prompt,
-        target=encoded.target,
-        input_ids=encoded.input_ids.tolist(),
-        response_ids=encoded.response_ids.tolist(),
+        **_tokens(attribution.encoded),
         # 9 digits give every float32 back.
         token_scores=[float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
         target_logprob=attribution.target_logprob,
@@ -102,6 +90,32 @@ def scored_trace(
         asked=dict(asked or {}),
         metadata=dict(trace.metadata),
     )
+
+
+def _texts(trace: Trace) -> dict[str, Any]:
+    return {
+        "question": plain_question(trace.question),
+        "reasoning": trace.reasoning,
+        "answer": trace.answer,
+        "response": trace.response,
+        "tools": None if trace.tools is None else [dict(tool) for tool in trace.tools],
+        "chat_template_kwargs": dict(trace.chat_template_kwargs),
+        "untrained": list(trace.untrained),
+        "marks": trace.marks,
+    }
+
+
+def _tokens(encoded: EncodedTrace) -> dict[str, Any]:
+    return {
+        "prompt": encoded.prompt,
+        "target": encoded.target,
+        "input_ids": encoded.input_ids.tolist(),
+        "response_ids": encoded.response_ids.tolist(),
+        "opening_tokens": encoded.opening_tokens,
+        "untrained_tokens": list(encoded.untrained),
+        "trailing_ids": encoded.trailing_ids.tolist(),
+        "control_tokens": list(encoded.control_tokens),
+    }
 
 
 def _segments(attribution: Attribution, scores: SegmentScores) -> list[ScoredSegment]:

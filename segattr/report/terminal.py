@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from segattr.dataset.record import ScoredSegment, ScoredTrace
+from segattr.dataset.record import ScoredTrace
+from segattr.dataset.segment import ScoredSegment
 
 BAR = 20
 # They reorder the text around them, so that it reads as something else.

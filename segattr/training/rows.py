@@ -1,12 +1,16 @@
 """Kept segments, or loss weights, to a training row for any trainer that takes tokenised data.
 
-    [ prompt | segment_1 ... segment_S | response ]      T tokens of the training text
+    [ prompt | segment_1 ... segment_S | response | trailing ]      T tokens of the training text
+
+An opening mark that the model itself must write carries loss; what the template writes after the
+end of the turn, and spans of the reasoning that are not to be trained, never do.
 
 Axes: ``T`` tokens of that text (no stub, no answer), ``N`` of the reasoning, ``S`` segments.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -83,16 +87,18 @@ def training_row(
             "prune needs one weight for a whole segment, got weights that differ within one. "
             "Leave tokens in the text, or weight segments."
         )
-    start, stop = encoded.prompt
-    ids, values = encoded.input_ids[start:stop].tolist(), [0.0] * (stop - start)
+    ids, opening = encoded.input_ids[: encoded.prompt[1]].tolist(), encoded.opening_tokens
+    values = [0.0] * (len(ids) - opening) + [1.0] * opening
     stops = [len(ids)]
+    untrained = set(itertools.chain(*(range(*span) for span in encoded.untrained)))
     for (start, stop), weight in zip(encoded.segments, per_segment, strict=True):
         if not prune or any(weight):
             ids += encoded.input_ids[start:stop].tolist()
-            values += weight
+            values += [0.0 if at in untrained else w for at, w in enumerate(weight, start)]
             stops.append(len(ids))
-    ids += encoded.response_ids.tolist()
+    ids += encoded.response_ids.tolist() + encoded.trailing_ids.tolist()
     values += [float(train_response)] * len(encoded.response_ids)
+    values += [0.0] * len(encoded.trailing_ids)
     length = _fitting(len(ids), stops, max_length, too_long)
     return row_of(ids[:length], values[:length])
 

@@ -99,8 +99,8 @@ def test_it_prints_in_one_line(found):
 
 def test_the_digest_is_of_the_texts(found):
     trace = found[0]
-    assert trace.digest == replace(trace, id="other", response=None, metadata={}).digest
-    for name in ("question", "reasoning", "answer"):
+    assert trace.digest == replace(trace, id="other", metadata={}).digest
+    for name in ("question", "reasoning", "answer", "response"):
         assert trace.digest != replace(trace, segments=None, **{name: "x"}).digest
     chat = [{"role": "user", "content": trace.question}]
     assert replace(trace, question=chat).digest != trace.digest
@@ -171,10 +171,10 @@ def test_every_field_is_needed():
     record = make_scored().to_record()
     for name in record:
         rest = {key: value for key, value in record.items() if key != name}
-        with pytest.raises(ValueError, match=f"missing required field `{name}`|schema 1, got None"):
+        with pytest.raises(ValueError, match=f"missing required field `{name}`|schema 2, got None"):
             ScoredTrace.from_record(rest)
 
 
 def test_another_schema_is_named():
-    with pytest.raises(SchemaError, match=r"must be of schema 1, got 7.*Score the traces again"):
+    with pytest.raises(SchemaError, match=r"must be of schema 2, got 7.*Score the traces again"):
         ScoredTrace.from_record({**make_scored().to_record(), "schema": 7})

@@ -51,9 +51,9 @@ CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        *(("segments", value, "segments must be a list of strings") for value in (12, True, 2.5)),
-        ("segments", {"r": 1}, "segments must be a list of strings"),
-        ("segments", [1, 2], "segments must be a list of strings"),
+        *(("segments", value, "a list of strings or spans") for value in (12, True, 2.5)),
+        ("segments", {"r": 1}, "segments must be a list of strings or spans"),
+        ("segments", [1, 2], "segments must be a list of strings or spans"),
         *(("messages", [{**CHAT[0], "role": role}, CHAT[1]], "role must be text, got")
           for role in (["x"], {}, 1, None)),
         ("messages", [CHAT[0], {**CHAT[1], "role": ["assistant"]}], "role must be text, got"),
