@@ -39,6 +39,7 @@ ARROWS = {
     "attribution": "trace",
     "encoding": "trace segments",
     "engine": "kernels encoding",
+    "segments": "trace",
     "trace": "fields",
 }
 # A kernel has its arguments a line each; nothing may be added.

@@ -91,7 +91,7 @@ class Trace:
                 raise ValueError(
                     f"{name} must not be empty, got {value!r}. Drop this trace, or fill it in."
                 )
-        for text in _strings([self.question, self.reasoning, self.answer, self.response]):
+        for text in strings_in([self.question, self.reasoning, self.answer, self.response]):
             _require_unicode(text)
 
     @classmethod
@@ -213,17 +213,17 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """All texts inside lists and objects of JSON."""
+def strings_in(value: Any) -> Iterator[str]:
+    """All texts inside lists and objects of JSON, in order."""
     left = [value]  # a stack: recursion would fail on deeply nested JSON
     while left:
         part = left.pop()
         if isinstance(part, str):
             yield part
         elif isinstance(part, Mapping):
-            left += part.values()
+            left += reversed(list(part.values()))
         elif isinstance(part, (list, tuple)):
-            left += part
+            left += reversed(part)
 
 
 def beginning(text: Any, most: int = 48) -> str:

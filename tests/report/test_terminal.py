@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from segattr import Trace
 from segattr.cli.main import main
 from segattr.dataset import ScoredTrace
 from segattr.report.terminal import Terminal, visible
@@ -51,14 +50,12 @@ def hostile_file(scored: ScoredTrace, text: str, folder: Path) -> Path:
     """A scored file whose only trace has the text wherever it can."""
     first = scored.segments[0].characters
     reasoning = text.ljust(first[1])[: first[1]] + scored.reasoning[first[1] :]
-    trace = Trace(f"q{text}", reasoning, f"a{text}")
+    texts = {"question": f"q{text}", "reasoning": reasoning, "answer": f"a{text}"}
     record = replace(
         scored,
         id=f"a{text}",
-        digest=trace.digest,
-        question=trace.question,
-        reasoning=reasoning,
-        answer=trace.answer,
+        digest=replace(scored.trace, **texts).digest,
+        **texts,
     ).to_record()
     path = folder / "scored.jsonl"
     path.write_text(json.dumps(record) + "\n")

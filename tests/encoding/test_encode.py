@@ -131,7 +131,7 @@ def test_settings_of_the_text(demo):
         Trace("Q", "R", "3"),
         tokenizer,
         stub=" stub ",
-        closing="!",
+        brace="!",
         opening="O\n",
         instruction=INSTRUCTION,
     )
@@ -231,9 +231,7 @@ def test_an_answer_without_tokens_is_refused():
     words.pre_tokenizer = pre_tokenizers.Split("~", "removed")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     with pytest.raises(ValueError, match="answer must have at least one token, got none for '~~'"):
-        encode(
-            Trace("Q", "R", "~~"), tokenizer, prompt_template="{question}~", stub="Q", closing="R"
-        )
+        encode(Trace("Q", "R", "~~"), tokenizer, prompt_template="{question}~", stub="Q", brace="R")
 
 
 def test_real_traces_with_the_real_tokenizer(real_traces, qwen_tokenizer):
