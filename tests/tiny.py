@@ -107,7 +107,7 @@ def make_engine(model, name: str = "auto", tokens: int = 34, num_targets: int = 
     """An engine for so many tokens, the last of which predicts the last answer token."""
     width = model.get_input_embeddings().weight.shape[1]
     rows = torch.zeros(tokens, width, dtype=model.dtype, device=model.device)
-    ends = PathEnds(rows, rows, torch.arange(num_targets))
+    ends = PathEnds(torch.zeros(tokens).long(), rows, rows, torch.arange(num_targets))
     return engine_class(model, name)(model, ends)
 
 

@@ -1,8 +1,9 @@
 """The generic engine: any transformers causal LM, through its public interface and autograd.
 
-The model runs on ``inputs_embeds`` with frozen weights, without a cache and without an attention
-mask (a causal model needs none, and an explicit one takes slower paths, some of them broken). Only
-the rows that predict the answer get logits; rows after them cannot influence it and are cut off.
+The model runs on its token ids with path points in place of their embeddings, with frozen weights,
+without a cache and without an attention mask (a causal model needs none, and an explicit one takes
+slower paths, some of them broken). Only the rows that predict the answer get logits, where the
+model can leave out others; rows after them cannot influence it and are cut off.
 Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``V`` vocabulary, ``D`` hidden size.
 """
 
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segattr.engine import ops
 from segattr.engine.ends import PathEnds
+from segattr.engine.lookup import keeps_chosen_logits, logits_at
 from segattr.engine.memory import Sizes, bytes_per_point
 from segattr.engine.reference import compute_dtype
 
@@ -39,7 +41,7 @@ class AutogradEngine:
         self.ops: Any = ops.choose(backend, ends.inputs)
         self.backend = ops.name_of(self.ops)
         self.inputs, self.baseline = ends.inputs, ends.baseline
-        self.target_ids = ends.target_ids
+        self.input_ids, self.target_ids = ends.input_ids, ends.target_ids
         self.dtype = self.inputs.dtype
         self.num_tokens = len(self.inputs)
         self.sizes = Sizes.of(model.config.get_text_config())
@@ -62,13 +64,15 @@ class AutogradEngine:
 
     def bytes_per_point(self, recompute: bool) -> float:
         """Return the estimated peak bytes of one path point, with or without recomputed layers."""
-        itemsize, num_targets = self.dtype.itemsize, len(self.target_ids)
+        itemsize, rows = self.dtype.itemsize, len(self.target_ids)
+        if not keeps_chosen_logits(self.model):
+            rows = self.num_tokens
         layer = layer_bytes(self.sizes, itemsize, self.num_tokens)
-        return bytes_per_point(self.sizes, layer, itemsize, self.num_tokens, num_targets, recompute)
+        return bytes_per_point(self.sizes, layer, itemsize, self.num_tokens, rows, recompute)
 
     def _target_logprob(self, points: Tensor) -> Tensor:
         rows = len(self.target_ids)  # the last ones, each predicting the next answer token
-        logits = self.model(inputs_embeds=points, use_cache=False, logits_to_keep=rows).logits
+        logits = logits_at(self.model, self.input_ids, points, rows)
         wide = logits.to(compute_dtype(logits.dtype))
         ids = self.target_ids.to(logits.device).expand(len(points), -1)  # [K, A]
         chosen = wide.gather(-1, ids[..., None])[..., 0]

@@ -17,8 +17,12 @@ from torch import Tensor, nn
 
 from segattr.checks import require_type
 from segattr.encoding import encode
+from segattr.engine.agreement import require_agreement
+from segattr.engine.choice import Engine
+from segattr.engine.context import context_length
 from segattr.engine.fingerprint import fingerprint
-from segattr.engine.model import frozen, require_causal_lm, unwrapped
+from segattr.engine.model import devices, frozen, unwrapped
+from segattr.engine.requirements import require_causal_lm
 from segattr.trace import EncodedTrace, Trace, check_length
 from segattr.version import __version__
 
@@ -39,13 +43,15 @@ class CausalLM:
         tokenizer: For traces given as text; ``None``: the one at ``model.name_or_path``, loaded
             when it is needed.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
+        max_length: Most tokens of a trace; ``None``: the model's context. May be more than that.
 
     Attributes:
         model: What runs.
         tokenizer: As given, or as loaded so far.
 
     Raises:
-        TypeError, ValueError: If the model is not a causal LM, or the tokenizer is not one.
+        TypeError, ValueError: If the model is not a causal LM, the tokenizer is not one, or
+            ``max_length`` is not positive.
     """
 
     def __init__(
@@ -53,23 +59,30 @@ class CausalLM:
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: torch.dtype | None = None,
+        max_length: int | None = None,
     ) -> None:
         if tokenizer is not None and not hasattr(tokenizer, "pad_token_id"):
             raise TypeError(
                 f"tokenizer must be a tokenizer, got a {type(tokenizer).__name__}. Load it with "
                 "AutoTokenizer.from_pretrained."
             )
+        if max_length is not None and max_length < 1:
+            raise ValueError(
+                f"max_length must be at least 1, got {max_length}. None takes the model's context."
+            )
         inside: Any = unwrapped(model)
         require_causal_lm(inside)
         same = dtype is None or dtype == inside.dtype
         self.model: Any = inside if same else copy.deepcopy(inside).to(dtype)
         self.tokenizer = tokenizer
+        self.max_length = max_length
         self._given = tokenizer
+        self._agreed: set[str] = set()
 
     @property
     def device(self) -> torch.device:
-        """Where token ids are looked up."""
-        return next(self.model.get_input_embeddings().parameters()).device
+        """Where token ids are looked up, also in an embedding table that is offloaded."""
+        return devices(self.model.get_input_embeddings())[0]
 
     @property
     def table_shape(self) -> tuple[int, int]:
@@ -82,11 +95,30 @@ class CausalLM:
     @property
     def context_length(self) -> int | None:
         """Most tokens the model takes; ``None`` if its config does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return context_length(self.model.config.get_text_config())
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings of token ids, ``[T]``, as the model scales them: ``[T, D]``."""
         return self.model.get_input_embeddings()(ids.to(self.device))
+
+    def require_agreement(
+        self, kind: type[Engine], encoded: EncodedTrace, inputs: Tensor, backend: str
+    ) -> None:
+        """Ask an engine once whether it computes the model's own function; see `agreement`.
+
+        Args:
+            kind: The engine.
+            encoded: The trace to ask with.
+            inputs: Its embeddings, ``[T, D]``.
+            backend: Of the engine.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if kind.name not in self._agreed:
+            ids, target = encoded.input_ids, encoded.target
+            require_agreement(self.model, kind, ids, inputs, target, backend)
+            self._agreed.add(kind.name)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -103,7 +135,7 @@ class CausalLM:
 
         Raises:
             TypeError: If it is no trace.
-            TraceTooLongError: If it is longer than the model's context.
+            TraceTooLongError: If it is longer than ``max_length`` or the model's context.
             ValueError: If it cannot be encoded, or has token ids the model does not know.
         """
         require_type(
@@ -180,7 +212,10 @@ class CausalLM:
         }
 
     def _require_known(self, encoded: EncodedTrace) -> None:
-        check_length(encoded, self.context_length, "the model's context")
+        if self.max_length is None:
+            check_length(encoded, self.context_length, "the model's context")
+        else:
+            check_length(encoded, self.max_length, "max_length")
         known, _ = self.table_shape
         largest = int(encoded.input_ids.max())
         if largest >= known or int(encoded.input_ids.min()) < 0:

@@ -15,27 +15,30 @@ class PathEnds:
     """Both ends of a path, without the rows that cannot influence the answer.
 
     Args:
-        inputs: Embeddings of the tokens, ``[T, D]``; the last row is the one that predicts the last
-            answer token.
+        input_ids: The tokens, int64 ``[T]``; the last one predicts the last answer token.
+        inputs: Their embeddings, ``[T, D]``.
         baseline: Their starting points, ``[T, D]``.
         target_ids: The answer, int64 ``[A]``; the last ``A`` rows predict it.
     """
 
+    input_ids: Tensor
     inputs: Tensor
     baseline: Tensor
     target_ids: Tensor
 
     @classmethod
     def of(
-        cls, inputs: Tensor, baseline: Tensor, target_ids: Tensor, target_start: int
+        cls, input_ids: Tensor, inputs: Tensor, baseline: Tensor, target: tuple[int, int]
     ) -> PathEnds:
         """Cut off what follows the row that predicts the last answer token.
 
         Args:
-            inputs: Embeddings of the whole sequence.
+            input_ids: The whole sequence.
+            inputs: Its embeddings.
             baseline: Their starting points.
-            target_ids: The answer.
-            target_start: Position of its first token.
+            target: The answer's tokens ``(start, stop)``.
         """
-        rows = target_start + len(target_ids) - 1
-        return cls(inputs[:rows], baseline[:rows], target_ids)
+        rows = slice(target[1] - 1)
+        # Ids made in inference mode cannot be saved for a backward pass; copies of them can.
+        ids = input_ids.clone()
+        return cls(ids[rows], inputs[rows], baseline[rows], ids[slice(*target)])

@@ -2,7 +2,7 @@
 
 What a decoder layer keeps for its backward pass differs, so each engine says that itself; around
 it stand the gradients inside one layer, the points with their gradients, and the answer's logits.
-Axes: ``T`` tokens, ``A`` answer tokens, ``V`` vocabulary.
+Axes: ``T`` tokens, ``V`` vocabulary.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def bytes_per_point(
     layer_bytes: float,
     itemsize: int,
     num_tokens: int,
-    num_targets: int,
+    num_logits: int,
     recompute: bool,
 ) -> float:
     """Return the estimated peak bytes of one path point's forward and backward pass.
@@ -89,11 +89,11 @@ def bytes_per_point(
         layer_bytes: What one layer keeps per token.
         itemsize: Bytes of one number of an activation.
         num_tokens: Tokens that go through the model.
-        num_targets: Answer tokens.
+        num_logits: Tokens that get logits.
         recompute: Whether layers keep only their inputs.
     """
     kept = sizes.layers * (itemsize * sizes.hidden if recompute else layer_bytes)
     # The gradients inside one layer; the points and their gradients.
     working = 2 * layer_bytes + 2 * itemsize * sizes.hidden + 8 * sizes.hidden
-    logits = num_targets * sizes.vocabulary * (itemsize + 12)
+    logits = num_logits * sizes.vocabulary * (itemsize + 12)
     return float(num_tokens * (kept + working) + logits)

@@ -1,8 +1,7 @@
-"""A model as it comes: what is inside its wrappers, whether it is a causal LM, how to freeze it."""
+"""A model as it comes: what is inside its wrappers, where it runs, and how to freeze it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,70 +22,63 @@ def unwrapped(model: Any) -> Any:
             return model
 
 
-def require_causal_lm(model: nn.Module) -> None:
-    """Raise if the model is not a causal LM that can compute logits for chosen rows only."""
-    from transformers import PreTrainedModel
-
-    bare = _base(model)
-    name = type(bare).__name__
-    if not isinstance(bare, PreTrainedModel):
-        raise TypeError(
-            f"model must be a transformers PreTrainedModel, got {name}. Load it with "
-            "AutoModelForCausalLM."
-        )
-    if bare.config.is_encoder_decoder:
-        raise ValueError(
-            f"model must be a causal LM, got the encoder-decoder {name}. Use a decoder-only model."
-        )
-    if not bare.can_generate():
-        raise ValueError(
-            f"model must be a causal LM with a language-modelling head, got {name}, which cannot "
-            "generate. Load it with AutoModelForCausalLM; encoder-only models are not supported."
-        )
-    if "logits_to_keep" not in inspect.signature(bare.forward).parameters:
-        raise ValueError(
-            f"model must accept logits_to_keep in its forward, got {name}, which does not. "
-            "Update transformers, or the model's own code."
-        )
-    _require_causal(model)
-
-
-def _require_causal(model: nn.Module) -> None:
-    """Raise if a token's logits depend on the token after it.
-
-    The gradient is exactly zero where attention is masked, whatever the dtype.
-    """
-    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
-    with torch.inference_mode(False), frozen(model), torch.enable_grad():
-        ids = torch.zeros(1, 2, dtype=torch.int64, device=next(embed.parameters()).device)
-        points = embed(ids).detach().requires_grad_()
-        logits = model(inputs_embeds=points, use_cache=False, logits_to_keep=2).logits
-        (gradient,) = torch.autograd.grad(logits[0, 0].sum(), points)
-    if gradient[0, 1].nan_to_num().count_nonzero():
-        raise ValueError(
-            f"model must be causal, got {type(_base(model)).__name__}, whose tokens see those "
-            "after them. Encoder-only models are not supported; set is_decoder if it is a decoder."
-        )
-
-
-def _base(model: nn.Module) -> nn.Module:
-    """The transformers model inside a peft wrapper, or the model itself."""
+def bare(model: nn.Module) -> nn.Module:
+    """Return the transformers model inside a peft wrapper, or the model itself."""
     get_base_model: Any = getattr(model, "get_base_model", None)
     return model if get_base_model is None else get_base_model()
+
+
+def devices(module: nn.Module) -> list[torch.device]:
+    """Return where the weights are when they are used, each device once.
+
+    Weights that are offloaded stand on ``"meta"``; accelerate's hooks bring them where they belong
+    while a module runs.
+
+    Raises:
+        ValueError: If a weight is on ``"meta"`` and nothing brings it.
+    """
+    found: dict[torch.device, None] = {}
+    brought: dict[str, torch.device | None] = {}
+    for name, part in module.named_modules():
+        above = brought.get(name.rpartition(".")[0]) if name else None
+        brought[name] = _execution_device(part) or above
+        for parameter in part.parameters(recurse=False):
+            device = brought[name] if parameter.is_meta else parameter.device
+            if device is None:
+                raise ValueError(
+                    f"model must have its weights, got {name or 'one'} on the meta device. Load it "
+                    "with from_pretrained, or offload it with device_map."
+                )
+            found[device] = None
+    return list(found)
+
+
+def _execution_device(module: nn.Module) -> torch.device | None:
+    """Where accelerate's hook, or the first of several that says so, runs a module."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", [hook]):
+        if (device := getattr(one, "execution_device", None)) is not None:
+            return torch.device(device)
+    return None
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no weight gradients for the duration; then all is as before."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # By name: weights that are offloaded are other objects after a forward pass.
+    trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
     training = [module for module in model.modules() if module.training]
     try:
         model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+        _set_trainable(model, trainable, False)
         yield
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        _set_trainable(model, trainable, True)
         for module in training:
             module.training = True
+
+
+def _set_trainable(model: nn.Module, names: set[str], trainable: bool) -> None:
+    for name, weight in model.named_parameters():
+        if name in names:
+            weight.requires_grad_(trainable)

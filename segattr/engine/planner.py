@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segattr.engine.choice import Engine
+from segattr.engine.model import devices
 
 # More tokens at once do not make matrix products faster; they only take memory.
 CHUNK_TOKENS = {"cuda": 16384, "cpu": 2048}
@@ -60,7 +61,7 @@ class Planner:
 
     def plan(self, engine: Engine, num_points: int) -> Plan:
         """Return the largest chunk expected to fit; recompute if not even one point is."""
-        device = next(self.model.parameters()).device.type
+        device = devices(self.model)[0].type
         chunk_tokens = CHUNK_TOKENS.get(device, CHUNK_TOKENS["cuda"])
         most = max(1, min(num_points, chunk_tokens // engine.num_tokens))
         budget = self.budget()
@@ -125,8 +126,8 @@ class Planner:
         """Bytes that may be used now."""
         if self.max_memory is not None:
             return float(self.max_memory)
-        devices = {parameter.device for parameter in self.model.parameters()}
-        return USABLE * min(_free_bytes(device) for device in devices) * len(devices)
+        used = devices(self.model)
+        return USABLE * min(map(_free_bytes, used)) * len(used)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -70,6 +70,7 @@ class FastIG:
             (any causal LM), or ``"auto"``: fused where that runs.
         backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it.
         max_memory: Bytes to use beyond the weights; ``None``: most of what is free.
+        max_length: Most tokens of a trace; ``None``: the model's context. May be more than that.
         strip_final_answer: Leave the trace's own final statement of the answer out; see `encode`.
 
     Raises:
@@ -94,6 +95,7 @@ class FastIG:
         engine: str = "auto",
         backend: str = "auto",
         max_memory: int | None = None,
+        max_length: int | None = None,
         strip_final_answer: bool = False,
     ) -> None:
         require_word("engine", engine, ENGINES)
@@ -106,7 +108,7 @@ class FastIG:
             max_evaluations=max_evaluations,
         )
         self.scorer = self.rule.scorer or scorer  # a fixed rule has none, but `fit_rule` asks
-        self.lm = CausalLM(model, tokenizer, dtype)
+        self.lm = CausalLM(model, tokenizer, dtype, max_length)
         self.baseline = Baseline(baseline, self.lm)
         self.rule.require(self.lm.model, str(self.baseline), scope)
         self.scope = scope
@@ -115,11 +117,15 @@ class FastIG:
         self.strip_final_answer = strip_final_answer
         self.planner = Planner(self.lm.model, max_memory)
         engine_class(self.lm.model, engine)
-        choose(backend, next(self.lm.model.parameters()))
+        choose(backend, torch.empty(0, device=self.lm.device))
 
     @classmethod
     def official(
-        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        max_length: int | None = None,
     ) -> FastIG:
         """Run the released pipeline of arXiv 2602.00425: linspace, 50 points, pad, all tokens.
 
@@ -127,7 +133,15 @@ class FastIG:
         excess over its mean; that bias is reproduced. Alphas and sums are float32 here where the
         release has bfloat16.
         """
-        return cls(model, tokenizer, rule="linspace", steps=50, baseline="pad", scope="all")
+        return cls(
+            model,
+            tokenizer,
+            rule="linspace",
+            steps=50,
+            baseline="pad",
+            scope="all",
+            max_length=max_length,
+        )
 
     def __repr__(self) -> str:
         model = self.lm.model
@@ -159,9 +173,10 @@ class FastIG:
 
         Raises:
             TypeError: If it is no trace.
-            TraceTooLongError: If the sequence is longer than the model's context.
+            TraceTooLongError: If the sequence is longer than ``max_length`` or the model's context.
             MemoryError: If not even one path point fits.
-            ValueError: If the trace cannot be encoded, or has token ids the model does not know.
+            ValueError: If the trace cannot be encoded, or has token ids the model does not know;
+                or, at the first trace, if the engine does not compute what the model itself says.
             FloatingPointError: If a log-probability or a gradient is not finite.
         """
         encoded = self.encode(trace)
@@ -213,10 +228,10 @@ class FastIG:
         model = self.lm.model
         with self.lm.frozen():
             inputs, baseline = path_ends(self.lm, encoded, self.baseline, self.scope)
-            start, stop = encoded.target
-            ends = PathEnds.of(inputs, baseline, encoded.input_ids[start:stop], start)
-            engine = engine_class(model, self.engine)(model, ends, self.backend)
-            yield Path(engine, self.planner, len(inputs))
+            kind = engine_class(model, self.engine)
+            self.lm.require_agreement(kind, encoded, inputs, self.backend)
+            ends = PathEnds.of(encoded.input_ids, inputs, baseline, encoded.target)
+            yield Path(kind(model, ends, self.backend), self.planner, len(inputs))
 
     def _settings(self, path: Path) -> dict[str, Any]:
         return {

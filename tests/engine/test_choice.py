@@ -57,8 +57,7 @@ def test_longer_traces_and_answers_take_more():
 
 def test_rows_that_cannot_reach_the_answer_are_cut_off():
     rows = torch.arange(36.0)[:, None].expand(-1, 4)
-    ids = torch.tensor([7, 8, 9])
-    ends = PathEnds.of(rows, -rows, ids, target_start=32)
-    assert ends.target_ids is ids
-    assert ends.inputs[-1, 0] == 33  # predicts token 34, the last of the answer
+    ends = PathEnds.of(torch.arange(36), rows, -rows, target=(32, 35))
+    assert ends.target_ids.tolist() == [32, 33, 34]
+    assert ends.input_ids[-1] == ends.inputs[-1, 0] == 33  # predicts token 34
     assert torch.equal(ends.baseline, -ends.inputs)

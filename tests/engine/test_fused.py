@@ -236,6 +236,8 @@ def test_no_mask_ever_and_no_fused_attention_in_the_last_layer(trace, monkeypatc
         FastIG(make_variant(name), steps=2, rule="trapezoid", engine="fused")
         for name in ("qwen2-tied", "mistral-window")
     ]
+    for run in runs:
+        run.attribute(trace)  # the first time, the model itself runs too
     calls = []
     attend = F.scaled_dot_product_attention
 
@@ -282,8 +284,9 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     model = make_variant("mistral-window")
     model.config._attn_implementation = "flash_attention_2"
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
-    # It would run the model's own forward, which wants the real package.
-    monkeypatch.setattr("segattr.engine.causal_lm.require_causal_lm", lambda _: None)
+    # They would run the model's own forward, which wants the real package.
+    for check in ("require_causal_lm", "require_agreement"):
+        monkeypatch.setattr(f"segattr.engine.causal_lm.{check}", lambda *_: None)
     got = (
         FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused")
         .attribute(trace)
@@ -297,6 +300,10 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     """Every storage that lives between forward and backward, without the last layer's rows."""
+    trace = make_trace()
+    model = make_variant(name, dtype, sliding_window=None)
+    ig = FastIG(model, rule="trapezoid", steps=2, engine="fused")
+    ig.attribute(trace)  # the first time, it is compared with the model
     saved = []
     layer = FusedEngine._layer
     monkeypatch.setattr(
@@ -311,9 +318,7 @@ def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
 
     backward = FusedEngine._layer_backward
     monkeypatch.setattr(FusedEngine, "_layer_backward", measure)
-    trace = make_trace()
-    model = make_variant(name, dtype, sliding_window=None)
-    FastIG(model, rule="trapezoid", steps=2, engine="fused").attribute(trace)
+    ig.attribute(trace)
     tokens = trace.target[1] - 1
     estimate = layer_bytes(Sizes.of(model.config), model.dtype.itemsize, name == "qwen3")
     assert sizes == [2 * tokens * estimate] * 2
@@ -383,6 +388,8 @@ def test_nothing_is_left_in_memory(trace):
 @pytest.mark.parametrize(("recompute", "runs"), [(False, 3), (True, 5)])
 def test_recomputing_runs_every_layer_but_the_last_twice(recompute, runs, trace, monkeypatch):
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(2, recompute))
+    ig = FastIG(make_variant("qwen2-tied"), rule="trapezoid", steps=2, engine="fused")
+    ig.attribute(trace)  # the first time, it is compared with the model
     layer, calls, alive = FusedEngine._layer, [], []
 
     def spy(self, *arguments):
@@ -391,7 +398,7 @@ def test_recomputing_runs_every_layer_but_the_last_twice(recompute, runs, trace,
         return layer(self, *arguments)
 
     monkeypatch.setattr(FusedEngine, "_layer", spy)
-    FastIG(make_variant("qwen2-tied"), rule="trapezoid", steps=2, engine="fused").attribute(trace)
+    ig.attribute(trace)
     assert calls == [0, 1, 2, 1, 0][:runs]
     # Of the layers before, nothing but their inputs is held.
     assert alive[:3] == ([0, 0, 0] if recompute else [0, 1, 2])
