@@ -36,7 +36,8 @@ def require_agreement(
 ) -> None:
     """Raise ValueError if F at the tokens' embeddings is not what the model says of the tokens.
 
-    The model also sees the answer's last token, which the engine leaves out: it must not matter.
+    The model runs as a user would call it, with its cache and with the answer's last token, which
+    the engines leave out; neither may matter.
 
     Args:
         model: The causal LM, frozen.
@@ -61,8 +62,8 @@ def require_agreement(
         raise ValueError(
             f"model must give the answer the same log-probability from token ids as on the path, "
             f"got {own:.6g} and {got:.6g} from {type(bare(model)).__name__} with "
-            f"engine={engine.name!r}. Its logits depend on more than the embeddings of the tokens "
-            "before them, or the engine is at fault: compare engine='autograd'."
+            f"engine={engine.name!r}. Its logits depend on more than the tokens before them, as on "
+            "its cache, or the engine is at fault. Try engine='autograd' or another transformers."
         )
 
 

@@ -33,13 +33,24 @@ def logits_at(model: Any, ids: Tensor, points: Tensor, rows: int) -> Tensor:
         ValueError: If the model does not look its ids up in its input embeddings.
     """
     with _found_instead(model, points):
-        return logits_of(model, ids.to(points.device).expand(len(points), -1), rows)
+        batch = ids.to(points.device).expand(len(points), -1)
+        return logits_of(model, batch, rows, use_cache=False)
 
 
-def logits_of(model: Any, ids: Tensor, rows: int) -> Tensor:
-    """Return the model's own logits of the last tokens: ``[K, rows, V]`` for ids ``[K, T]``."""
+def logits_of(model: Any, ids: Tensor, rows: int, **options: Any) -> Tensor:
+    """Return the logits of the last tokens as the model itself computes them.
+
+    Args:
+        model: The causal LM.
+        ids: Sequences, int64 ``[K, T]``.
+        rows: How many tokens get logits.
+        options: Passed to the models that know them.
+
+    Returns:
+        ``[K, rows, V]``.
+    """
     accepted = _forward_arguments(model)
-    options = {"use_cache": False, "logits_to_keep": rows}
+    options["logits_to_keep"] = rows
     output = model(input_ids=ids, **{key: options[key] for key in options if key in accepted})
     logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
     return logits[:, -rows:]

@@ -62,9 +62,15 @@ def _require_causal(model: nn.Module) -> None:
     with torch.inference_mode(False), frozen(model), torch.enable_grad():
         # Different ids, as some models see no padding whatever their attention.
         ids = torch.arange(2 * SEEN, dtype=torch.int64)
-        points = embed(ids.to(devices(embed)[0]))[None].detach().requires_grad_()
-        logits = logits_at(model, ids, points, len(ids))
-        (gradient,) = torch.autograd.grad(logits[0, SEEN - 1].sum(), points)
+        try:
+            points = embed(ids.to(devices(embed)[0]))[None].detach().requires_grad_()
+            logits = logits_at(model, ids, points, len(ids))
+            (gradient,) = torch.autograd.grad(logits[0, SEEN - 1].sum(), points)
+        except (AssertionError, NotImplementedError) as error:  # several tables, or no gradients
+            raise ValueError(
+                f"model must run on token ids and have gradients in evaluation mode, got "
+                f"{type(bare(model)).__name__}, which says: {error}"
+            ) from error
     if gradient[0, SEEN:].nan_to_num().count_nonzero():
         raise ValueError(
             f"model must be causal, got {type(bare(model)).__name__}, whose tokens see those "
