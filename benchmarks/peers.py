@@ -53,6 +53,7 @@ def peer(name: str, model: PreTrainedModel, trace: EncodedTrace, points: int) ->
     engine, _, variant = name.partition(", ")
     backend = "torch" if variant == "torch" else "auto"
     ig = FastIG(model, rule="linspace", steps=points, baseline=0, engine=engine, backend=backend)
+    ig.integrand(trace, [1.0])  # the first time, the engine is compared with the model
     if variant != "compiled":
         return lambda: ig.attribute(trace).token_scores
     return _compiled(model, lambda: ig.attribute(trace).token_scores)

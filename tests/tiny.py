@@ -51,7 +51,7 @@ WIDTHS_OF_GEMMA3N = {
     "laurel_rank": 4,
     "num_kv_shared_layers": 0,
 }
-# With embeddings of its own for each layer it would refuse every point between two tokens.
+# With embeddings of its own for each layer it takes no embeddings, as `target_logprob` gives it.
 HEADS_OF_GEMMA4 = {**SLIDING_AND_FULL, "global_head_dim": 16, "hidden_size_per_layer_input": 0}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 # One name per way a model can differ: biases, head norms, sliding window, embeddings scaled in the

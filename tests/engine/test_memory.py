@@ -75,7 +75,6 @@ class TestGemma4:
         assert Sizes.of(transformers.Gemma4TextConfig()).queries == 8 * 512
 
     def test_with_embeddings_per_layer_it_still_has_an_estimate(self):
-        """It cannot be attributed, since these are looked up by ids that a path does not have."""
         plain = make_engine(make_model("gemma4"))
         model = make_model("gemma4", hidden_size_per_layer_input=8, vocab_size_per_layer_input=96)
         assert make_engine(model).bytes_per_point(False) == plain.bytes_per_point(False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import architectures
 import pytest
+import torch
+import transformers
 from tiny import make_model
 from torch import nn
 
@@ -47,3 +50,23 @@ def test_a_model_whose_tokens_see_those_after_them_is_refused(model):
     model.model.norm.register_forward_hook(lambda _module, _inputs, out: out + out.flip(1))
     with pytest.raises(ValueError, match="must be causal, got Qwen2ForCausalLM"):
         require_causal_lm(model)
+
+
+def test_weights_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        model = make_model("gemma")
+    with pytest.raises(
+        ValueError, match=r"made inside torch\.inference_mode\(\)\. Load it outside"
+    ):
+        FastIG(model)
+
+
+def test_a_model_that_leaves_gradients_out_is_refused():
+    if not hasattr(transformers, "HrmTextConfig"):
+        pytest.skip("needs a transformers that has HRM-Text")
+    make = architectures.make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(architectures.SPECIAL, "HrmTextForCausalLM")
+        with pytest.raises(ValueError, match=r"L_bp_cycles=\[2\]\. Load it with .*=\[3, 3\]"):
+            FastIG(make("HrmTextForCausalLM"), baseline=3)
+    FastIG(make("HrmTextForCausalLM"), baseline=3)

@@ -185,7 +185,7 @@ def test_equals_captum(model, trace, rule, method):
 def test_one_backward_and_one_slice_of_logits_per_chunk(model, monkeypatch, num_targets):
     trace, steps, points = make_trace(num_targets), 7, 3
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, False))
-    ig = FastIG(model, rule="midpoint", steps=steps)
+    ig = FastIG(model, rule="midpoint", steps=steps, engine="autograd")
     ig.attribute(trace)  # the first time, the model itself runs too
     backwards, shapes, calls = [], [], []
     grad = torch.autograd.grad
@@ -366,10 +366,18 @@ def test_attribute_many_keeps_the_order(model):
         assert_close(attribution.token_scores, ig.attribute(trace).token_scores)
 
 
-def test_works_inside_inference_mode(model, trace):
-    expected = FastIG(model, rule="midpoint", steps=2).attribute(trace)
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+@pytest.mark.parametrize("baseline", [0, "mean", torch.arange(32.0)])
+def test_works_inside_inference_mode(model, trace, engine, baseline):
+    """Also with ids that were made there."""
+    settings = {"rule": "midpoint", "steps": 2, "engine": engine}
+    expected = FastIG(model, **settings, baseline=baseline).attribute(trace)
     with torch.inference_mode():
-        got = FastIG(model, rule="midpoint", steps=2).attribute(trace)
+        made_there = make_trace()
+        if isinstance(baseline, torch.Tensor):
+            baseline = baseline + 0
+        got = FastIG(model, **settings, baseline=baseline).attribute(made_there)
+    assert made_there.input_ids.is_inference()
     assert_close(got.token_scores, expected.token_scores)
 
 
