@@ -32,8 +32,15 @@ def logits_at(model: Any, ids: Tensor, points: Tensor, rows: int) -> Tensor:
     Raises:
         ValueError: If the model does not look its ids up in its input embeddings.
     """
-    with _found_instead(model, points):
-        batch = ids.to(points.device).expand(len(points), -1)
+    batch = ids.to(points.device).expand(len(points), -1)
+    try:
+        with _found_instead(model, points):
+            return logits_of(model, batch, rows, use_cache=False)
+    except RuntimeError as error:
+        if "leaf Variable" not in str(error):
+            raise
+    # CTRL scales what it finds in place, before any layer: autograd allows that on a copy only.
+    with _found_instead(model, points.clone()):
         return logits_of(model, batch, rows, use_cache=False)
 
 
@@ -75,7 +82,7 @@ def _found_instead(model: Any, points: Tensor) -> Iterator[None]:
         if looked_up.shape != points.shape:  # of something else, such as a placeholder's token
             return None
         found.append(True)
-        return points.clone()  # some models scale it in place, which a leaf does not allow
+        return points
 
     with _not_compiled(model, embed):
         handle = embed.register_forward_hook(replace)
