@@ -163,7 +163,7 @@ def test_other_metadata_are_kept_as_they_are():
 
 def test_fields_are_known_without_torch():
     """For the command's help. The package itself stands aside: its face imports everything."""
-    folder = Path(__file__).parents[1] / "segattr"
+    folder = Path(__file__).parents[2] / "segattr"
     code = (
         "import sys, types; package = types.ModuleType('segattr'); "
         f"package.__path__ = [{str(folder)!r}]; sys.modules['segattr'] = package; "

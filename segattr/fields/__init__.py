@@ -1,0 +1,12 @@
+"""Records to fields: what a `Trace` is made of, read from one JSON object.
+
+Imports nothing outside the standard library: the command's help lists `FIELDS` before torch is
+loaded.
+"""
+
+from __future__ import annotations
+
+from segattr.fields.reading import FIELDS as FIELDS
+from segattr.fields.reading import trace_fields as trace_fields
+from segattr.fields.thinking import MARKS as MARKS
+from segattr.fields.thinking import Mark as Mark
