@@ -71,7 +71,7 @@ def _writers(template: Template) -> Iterator[Writer]:
     yield from (_under(key) for key in KEYS if key in source)
     if "thinking" in source:
         yield _parts
-    yield from (_inline(*mark) for mark in MARKS if mark.closing in source)
+    yield from (_inline(mark.opening, mark.closing) for mark in MARKS if mark.closing in source)
 
 
 def _under(key: str) -> Writer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from segattr.checks import require_word
 
@@ -22,20 +22,6 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("id", "uuid"),
     "segments": ("segments",),
 }
-
-
-class Mark(NamedTuple):
-    opening: str
-    closing: str
-
-
-MARKS = (
-    Mark("<think>", "</think>"),
-    Mark("<|begin_of_thought|>", "<|end_of_thought|>"),
-    Mark("[THINK]", "[/THINK]"),
-    Mark("<thought>", "</thought>"),
-    Mark("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-)
 REQUIRED = ("question", "reasoning", "answer")
 CHAT = ("messages", "conversations")
 ROLES = {"human": "user", "gpt": "assistant"}
