@@ -13,7 +13,8 @@ from tyro.conf import arg
 from segattr.cli.console import OK, UserError, errors, in_flags, progress
 from segattr.cli.loading import load_ig, prepare_tokenizer
 from segattr.cli.options import MachineOptions, PathOptions, Source, TextOptions
-from segattr.dataset.traces import BadLine, read_traces
+from segattr.cli.reading import open_traces
+from segattr.dataset.json_text import BadLine
 from segattr.encoding import encode
 from segattr.ig.calibration import fit_rule
 from segattr.ig.fitted import Rule
@@ -42,14 +43,13 @@ class Calibrate:
     points: Annotated[int, arg(metavar="K")] = 6
     """Path points of the rule."""
     use: Annotated[int, arg(metavar="N")] = 24
-    """Traces to use, the first of the file; the last quarter of them judges."""
+    """Traces to use, the first of the files; the last quarter of them judges."""
 
     def __post_init__(self) -> None:
         if self.use < 4:
             raise ValueError(f"--use must be at least 4 traces, got {self.use}.")
 
     def run(self) -> int:
-        self.source.require_traces()
         if self.out.exists():
             raise UserError(f"OUT must be a new file, got {self.out}, which exists. Remove it.")
         if not os.access(self.out.parent, os.W_OK):
@@ -71,7 +71,7 @@ class Calibrate:
     def _encoded(self, tokenizer: Any, encoding: dict[str, Any]) -> list[EncodedTrace]:
         """The first traces that can be encoded; the others are named."""
         encoded: list[EncodedTrace] = []
-        for line, trace in read_traces(self.source.traces, self.text.fields()):
+        for place, trace in open_traces(self.source, self.text):
             if len(encoded) == self.use:
                 break
             try:
@@ -79,7 +79,7 @@ class Calibrate:
                     raise ValueError(trace.error)
                 encoded.append(encode(trace, tokenizer, **encoding))
             except ValueError as error:
-                errors.print(f"{self.source.traces}:{line}: left out: {error}")
+                errors.print(f"{place}: left out: {error}")
         return encoded
 
     def _fit(self, ig: FastIG, traces: list[EncodedTrace]) -> Rule:

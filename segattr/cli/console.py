@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,18 +26,35 @@ class UserError(Exception):
     """Something the user can mend; printed without a traceback."""
 
 
-def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Pass the items on under a progress bar on stderr."""
+def progress(traces: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """Pass so many traces on under a progress bar on stderr."""
+    steps = ((trace, count / total) for count, trace in enumerate(traces, start=1))
+    return progress_by_share(steps, what)
+
+
+def progress_by_share(items: Iterable[tuple[Item, float | None]], what: str) -> Iterator[Item]:
+    """Pass items on under a progress bar on stderr, which counts them.
+
+    Args:
+        items: Each with the share of the work, in [0, 1], that is done with it; None where nobody
+            can know.
+        what: What is going on.
+    """
     columns = (
         TextColumn(what),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]} traces"),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=errors) as bar:
-        yield from bar.track(items, total=total)
+        task = bar.add_task(what, total=None, count=0)
+        for count, (item, share) in enumerate(items, start=1):
+            yield item
+            total = None if share is None else 1.0
+            bar.update(task, total=total, completed=share, count=count)
 
 
 def in_flags(message: str, names: Iterable[str]) -> str:

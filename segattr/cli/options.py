@@ -44,8 +44,15 @@ def optional(metavar: str, what: str | None = None) -> Any:
 class Source:
     """The traces, and the model that reads them."""
 
-    traces: Annotated[Positional[Path], arg(metavar="TRACES.jsonl")]
-    """One JSON object a line: question, reasoning, answer."""
+    traces: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="TRACES",
+            help="Files of question, reasoning, answer: JSON (also gzip or zstd), Parquet, Arrow; "
+            "folders of save_to_disk; patterns such as 'shards/*.jsonl'; - for standard input.",
+            help_behavior_hint="(required)",
+        ),
+    ]
     model: Annotated[str, arg(metavar="MODEL")]
     """Folder or hub name of a causal LM with its tokenizer, or bundled: the demo's."""
     tokenizer: Annotated[str | None, optional("TOKENIZER")] = None
@@ -57,11 +64,6 @@ class Source:
         if self.tokenizer is None:
             return "--model", self.model
         return "--tokenizer", self.tokenizer
-
-    def require_traces(self) -> None:
-        if not self.traces.is_file():
-            what = "a folder" if self.traces.is_dir() else "no such file"
-            raise UserError(f"TRACES must be a regular file, got {self.traces}: {what}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``segattr score``: attribute every trace of a file and write one record each."""
+"""``segattr score``: attribute every trace of some files and write one record each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg, create_mutex_group
 
-from segattr.cli.console import INTERRUPTED, OK, SOME_FAILED, UserError, errors, progress
+from segattr.cli.console import INTERRUPTED, OK, SOME_FAILED, UserError, errors, progress_by_share
 from segattr.cli.loading import load_ig, prepare_tokenizer
 from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, TextOptions
+from segattr.cli.reading import open_traces, require_other_file
 from segattr.cli.summary import Tally
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.runner import Kind, Outcome, score_dataset
-from segattr.dataset.traces import read_traces
 from segattr.encoding import encode
 from segattr.scores import SegmentScorer, UndecidedWarning
 from segattr.version import __version__
@@ -47,7 +47,7 @@ class Score:
     too_long: Literal["error", "skip"] = "error"
     """Whether a trace that is too long counts as an error or as a skip."""
     resume: Annotated[bool, EXISTING] = False
-    """Continue OUT, passing over the traces it holds."""
+    """Continue OUT, passing over the texts it holds."""
     overwrite: Annotated[bool, EXISTING] = False
     """Replace OUT."""
 
@@ -56,15 +56,15 @@ class Score:
         self.attribution.make(self.scorer, self.path.scope)
 
     def run(self) -> int:
-        self.source.require_traces()
         encoding = self.text.encoding()
+        traces = open_traces(self.source, self.text)
+        require_other_file(self.out, self.source)
         with self._writer(encoding) as writer:
             tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
-            total = self._count()
             rule = self.attribution.make(self.scorer, self.path.scope)
             ig = load_ig(self.source, self.machine, self.path, tokenizer, rule=rule)
             outcomes = score_dataset(
-                read_traces(self.source.traces, self.text.fields()),
+                traces,
                 partial(encode, tokenizer=tokenizer, **encoding),
                 ig,
                 self.scorer,
@@ -72,15 +72,10 @@ class Score:
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
-                return self._follow(outcomes, total, writer)
+                return self._follow(outcomes, writer)
 
     def _writer(self, encoding: dict[str, Any]) -> ScoredWriter:
-        out, traces = self.out, self.source.traces
-        if out.is_dir():
-            raise UserError(f"OUT must be a file, got the folder {out}.")
-        if out.exists() and out.samefile(traces):
-            raise UserError(f"OUT must be another file than TRACES, got {out} for both.")
-        asked = self._asked(encoding)
+        out, asked = self.out, self._asked(encoding)
         try:
             return ScoredWriter(out, asked, resume=self.resume, overwrite=self.overwrite)
         except FileExistsError:
@@ -106,24 +101,15 @@ class Score:
             **text,
         }
 
-    def _count(self) -> int:
-        try:
-            total = sum(1 for _ in read_traces(self.source.traces, self.text.fields()))
-        except OSError as error:
-            raise UserError(str(error)) from None
-        if not total:
-            raise UserError(f"TRACES must hold traces, got {self.source.traces}, which is empty.")
-        return total
-
-    def _follow(self, outcomes: Iterable[Outcome], total: int, writer: ScoredWriter) -> int:
+    def _follow(self, outcomes: Iterable[Outcome], writer: ScoredWriter) -> int:
         """Show progress and errors, then the summary; return the exit code."""
         tally = Tally()
         try:
-            for outcome in progress(outcomes, total, "scoring"):
+            steps = ((outcome, outcome.place.read) for outcome in outcomes)
+            for outcome in progress_by_share(steps, "scoring"):
                 tally.add(outcome)
                 if outcome.error is not None:
-                    where = f"{self.source.traces}:{outcome.line}"
-                    errors.print(f"{where}: {outcome.kind.value}: {outcome.error}")
+                    errors.print(f"{outcome.place}: {outcome.kind.value}: {outcome.error}")
         except OSError as error:
             raise UserError(
                 f"{self.out} could not be written: {error}. It holds what was scored before."

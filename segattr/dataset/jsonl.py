@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segattr.dataset.record import SchemaError, ScoredTrace, id_of
-from segattr.dataset.traces import BadLine
+from segattr.dataset.json_text import BadLine
+from segattr.dataset.record import SchemaError, ScoredTrace
 from segattr.trace import Trace
 
 RECORD_START = b'{"schema": '
@@ -43,7 +43,9 @@ class ScoredWriter:
         self.asked = json.loads(json.dumps(asked or {}))
         self.written = 0
         self._replace = overwrite
-        self._done: dict[str, str] = {}
+        self._before: set[bytes] = set()  # digests
+        self._now: set[bytes] = set()
+        self._ids: set[str] = set()
         has_content = self.path.exists() and self.path.stat().st_size > 0
         if has_content and not (resume or overwrite):
             raise FileExistsError(
@@ -53,7 +55,8 @@ class ScoredWriter:
         if has_content and not overwrite:
             for scored in read_scored(self.path):
                 self._require_same(scored)
-                self._done[scored.id] = scored.digest
+                self._before.add(bytes.fromhex(scored.digest))
+                self._ids.add(scored.id)
             _drop_partial_line(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
 
@@ -66,20 +69,24 @@ class ScoredWriter:
                 )
 
     def holds(self, trace: Trace) -> bool:
-        """Whether the file held this trace before the run.
+        """Whether the file holds these texts, under whatever id."""
+        return self.wrote(trace) or bytes.fromhex(trace.digest) in self._before
 
-        Raises:
-            ValueError: If it held another text under the trace's id.
-        """
-        name = id_of(trace)
-        if (digest := self._done.get(name)) is None:
-            return False
-        if digest != trace.digest:
+    def wrote(self, trace: Trace) -> bool:
+        """Whether this run put them there."""
+        return bytes.fromhex(trace.digest) in self._now
+
+    def has_id(self, name: str) -> bool:
+        """Whether the file holds a trace of this name."""
+        return name in self._ids
+
+    def require_new_id(self, name: str) -> None:
+        """Raise ValueError if the file holds a trace of this name."""
+        if self.has_id(name):
             raise ValueError(
                 f"id must be of one trace, got {name!r}, which is another text in {self.path}. "
                 "Rename one of them, or write another file."
             )
-        return True
 
     def write(self, scored: ScoredTrace) -> None:
         """Append one scored trace; it is in the file when this returns.
@@ -88,8 +95,9 @@ class ScoredWriter:
 
         Raises:
             OSError: If it cannot be written in full; then nothing of it is left in the file.
-            ValueError: If it holds what JSON cannot.
+            ValueError: If it holds what JSON cannot, or the file has its id.
         """
+        self.require_new_id(scored.id)
         text = json.dumps(scored.to_record(), ensure_ascii=False, allow_nan=False)
         line = text.encode() + b"\n"
         if self._replace:
@@ -103,6 +111,8 @@ class ScoredWriter:
             self._file.truncate(size)
             raise
         self.written += 1
+        self._now.add(bytes.fromhex(scored.digest))
+        self._ids.add(scored.id)
 
     def __enter__(self) -> ScoredWriter:
         return self

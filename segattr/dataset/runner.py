@@ -6,34 +6,39 @@ import enum
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from segattr.attribution import Attribution, Method
+from segattr.dataset.json_text import BadLine
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.record import SCHEMA, ScoredTrace, id_of, plain_question
 from segattr.dataset.segment import ScoredSegment
-from segattr.dataset.traces import BadLine
+from segattr.dataset.sources import Place
 from segattr.scores import SegmentScorer, SegmentScores, segment_sums
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
 
 
 class Kind(enum.Enum):
-    """What can become of a line."""
+    """What can become of a trace."""
 
     SCORED = "scored"
     DONE = "done before"
+    DUPLICATE = "duplicate"
     TOO_LONG = "too long"
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one line of the input: a scored trace, or why there is none."""
+    """What became of one trace of the input: a scored trace, or why there is none.
 
-    line: int
+    ``place`` is where it stands, as it came with the trace.
+    """
+
+    place: Any
     kind: Kind
     scored: ScoredTrace | None = None
     error: str | None = None
@@ -155,7 +160,7 @@ def _known(errors: Tensor | None) -> list[float | None]:
 
 
 def score_dataset(
-    traces: Iterable[tuple[int, Trace | BadLine]],
+    traces: Iterable[tuple[Any, Trace | BadLine]],
     encode: Callable[[Trace], EncodedTrace],
     method: Method,
     scorer: SegmentScorer,
@@ -164,36 +169,48 @@ def score_dataset(
     """Score traces one after another and write each as soon as it is there.
 
     One bad trace does not stop the others: whatever it raises becomes an outcome. Only a file that
-    cannot be written (OSError) stops the run.
+    cannot be written (OSError) stops the run. A trace is known by its texts (`Trace.digest`): what
+    the writer's file holds already is passed over, whatever it is called there. An id that the file
+    has for another text is an error; the name of a place, which `read_traces` gives to a trace
+    without an id, then gives way to the digest.
 
     Args:
-        traces: As from `read_traces`.
+        traces: As from `read_traces`, or with numbers instead of places.
         encode: Makes tokens of a trace, such as ``partial(segattr.encode, tokenizer=tokenizer)``.
         method: Any attribution method.
         scorer: What chooses the segments to keep.
         writer: Where the scored traces go.
 
     Yields:
-        One `Outcome` a line, in order; traces that the writer's file already holds are passed over.
+        One `Outcome` a trace, in order.
     """
-    for line, trace in traces:
+    for place, trace in traces:
         if isinstance(trace, BadLine):
-            yield Outcome(line, Kind.FAILED, error=trace.error)
+            yield Outcome(place, Kind.FAILED, error=trace.error)
             continue
         began = time.perf_counter()
         try:
             if writer.holds(trace):
-                yield Outcome(line, Kind.DONE)
+                yield Outcome(place, Kind.DUPLICATE if writer.wrote(trace) else Kind.DONE)
                 continue
+            trace = _under_a_new_name(trace, place, writer)
             scored = score_trace(trace, encode(trace), method, scorer, writer.asked)
             writer.write(scored)
         except OSError:  # the file, not the trace: nothing after it could be written either
             raise
         except TraceTooLongError as error:
-            yield Outcome(line, Kind.TOO_LONG, error=str(error))
+            yield Outcome(place, Kind.TOO_LONG, error=str(error))
         except (ValueError, FloatingPointError, MemoryError) as error:
-            yield Outcome(line, Kind.FAILED, error=str(error))
+            yield Outcome(place, Kind.FAILED, error=str(error))
         except Exception as error:  # such as a chat template's own complaint
-            yield Outcome(line, Kind.FAILED, error=f"{type(error).__name__}: {error}")
+            yield Outcome(place, Kind.FAILED, error=f"{type(error).__name__}: {error}")
         else:
-            yield Outcome(line, Kind.SCORED, scored, seconds=time.perf_counter() - began)
+            yield Outcome(place, Kind.SCORED, scored, seconds=time.perf_counter() - began)
+
+
+def _under_a_new_name(trace: Trace, place: Any, writer: ScoredWriter) -> Trace:
+    """The trace; without its name if that is only its place and the file has it."""
+    if isinstance(place, Place) and trace.id == place.name and writer.has_id(place.name):
+        return replace(trace, id=None)
+    writer.require_new_id(id_of(trace))
+    return trace

@@ -59,7 +59,10 @@ def test_usage_errors(arguments, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"traces": "missing.jsonl"}, "TRACES must be a regular file"),
+        ({"traces": "missing.jsonl"}, "TRACES must be files that can be read, got"),
+        ({"traces": "no*.jsonl"}, "no*.jsonl must match some files, got none"),
+        ({"traces": "."}, "got another folder. Name its files, such as"),
+        ({"--out": "-"}, "OUT must be a file, got -"),
         ({"--out": "no/such/folder/out.jsonl"}, "No such file or directory"),
         ({"--model": "no-such-model"}, "--model no-such-model could not be loaded"),
         ({"--tau": "2"}, "tau must be in"),

@@ -53,14 +53,16 @@ def test_the_scored_file_is_a_training_set(traces, tmp_path):
 
 def test_bad_lines_are_reported_and_the_others_scored(traces, tmp_path, capsys):
     good = traces.read_text().splitlines()
-    traces.write_text("\n".join([good[0], '{"id": "broken', good[1], '{"question": "q"}', good[0]]))
+    taken = json.dumps({**json.loads(good[2]), "id": "easy-01"})
+    lines = [good[0], '{"id": "broken', good[1], '{"question": "q"}', taken, good[0]]
+    traces.write_text("\n".join(lines))
     out = tmp_path / "out.jsonl"
     assert main(["score", str(traces), *SCORE, "--out", str(out)]) == 1
     errors = capsys.readouterr().err
     assert "traces.jsonl:2: failed: the line must be JSON" in errors
     assert "traces.jsonl:4: failed: reasoning must be given" in errors
     assert "traces.jsonl:5: failed: id must be unique" in errors
-    assert "2 scored, 3 failed" in errors
+    assert "2 scored, 3 failed, 1 duplicate" in errors
     assert len(list(read_scored(out))) == 2
 
 
@@ -88,6 +90,56 @@ def test_resume_scores_the_rest(traces, tmp_path, capsys):
     assert "tau=0.7 instead of 0.9" in capsys.readouterr().err
 
 
+def test_resume_knows_a_text_whatever_its_line_id_or_file(traces, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    records = [json.loads(line) for line in traces.read_text().splitlines()]
+    first, second, third = [{**record, "id": None} for record in records]
+
+    def score(*lines, to=traces):
+        to.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        code = main(["score", str(to), *SCORE, "--out", str(out), "--resume"])
+        return code, capsys.readouterr().err
+
+    code, said = score(first)
+    assert (code, "1 scored" in said) == (0, True)
+    code, said = score(second, first, {**first, "id": "own"})  # "line 1" is another text now
+    assert (code, "1 scored, 2 done before" in said) == (0, True)
+    code, said = score(first, {**third, "id": "line 1"}, to=tmp_path / "more.jsonl")
+    assert code == 1
+    assert "more.jsonl:2: failed: id must be of one trace, got 'line 1', which is another" in said
+    code, said = score({**third, "id": "c"}, to=tmp_path / "more.jsonl")
+    assert code == 0
+    scored = list(read_scored(out))
+    assert [one.id for one in scored] == ["line 1", scored[1].digest, "c"]
+    assert [one.reasoning for one in scored] == [record["reasoning"] for record in records]
+
+
+def test_several_files_patterns_and_standard_input(traces, tmp_path):
+    """A pipe can be read only once."""
+    lines = traces.read_bytes().splitlines(keepends=True)
+    traces.unlink()
+    for name, line in zip(("a.json", "b.json"), lines, strict=False):
+        (tmp_path / name).write_text(json.dumps([json.loads(line)], indent=1))
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "segattr", "score", "-", f"{tmp_path}/?.json"]
+    command += [*SCORE, "--out", str(out)]
+    given = lines[2] + b"broken\n"
+    done = subprocess.run(command, input=given, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert b"-:2: failed: the line must be JSON" in done.stderr
+    assert b"3 scored, 1 failed" in done.stderr
+    assert [one.id for one in read_scored(out)] == ["easy-03", "easy-01", "easy-02"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"[]"])
+def test_no_traces_are_an_error_before_a_file_is_made(tmp_path, capsys, content):
+    traces, out = tmp_path / "traces.jsonl", tmp_path / "out.jsonl"
+    traces.write_bytes(content)
+    assert main(["score", str(traces), *SCORE, "--out", str(out)]) == 2
+    assert "TRACES must hold traces, got" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_own_keywords_and_fields(traces, tmp_path):
     record = json.loads(traces.read_text().splitlines()[0])
     record["cot"] = record.pop("reasoning")
@@ -101,9 +153,14 @@ def test_own_keywords_and_fields(traces, tmp_path):
     assert len(scored.segments) == record["cot"].count("\n\nWait") + 1
 
 
-def test_the_input_is_never_overwritten(traces, capsys):
+@pytest.mark.parametrize("given", ["{}", "{}.none {}", "{}*", "-"])
+def test_the_input_is_never_overwritten(traces, capsys, monkeypatch, given):
     before = traces.read_bytes()
-    assert main(["score", str(traces), *SCORE, "--out", str(traces), "--overwrite"]) == 2
+    traces.with_name("traces.jsonl.none").write_bytes(before)
+    paths = given.format(*[traces] * 2).split()
+    with traces.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["score", *paths, *SCORE, "--out", str(traces), "--overwrite"]) == 2
     assert "must be another file than TRACES" in capsys.readouterr().err
     assert traces.read_bytes() == before
 

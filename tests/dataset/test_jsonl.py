@@ -16,6 +16,10 @@ ASKED = {"tau": 0.7}
 
 
 def scored(name: str = "a", **changes):
+    """Of a text of its own."""
+    question = f"question {name}"
+    digest = replace(make_scored().trace, question=question).digest
+    changes = {"question": question, "digest": digest, **changes}
     return replace(make_scored(), id=name, asked=ASKED, **changes)
 
 
@@ -61,14 +65,27 @@ def test_resuming_knows_what_is_done_and_drops_half_a_line(tmp_path):
         assert ids(path) == ["a", "c"]
 
 
-def test_another_text_under_the_same_id_is_not_done(tmp_path):
+def test_a_trace_is_known_by_its_texts(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text(line("a") + "\n")
-    with (
-        ScoredWriter(path, ASKED, resume=True) as writer,
-        pytest.raises(ValueError, match="id must be of one trace, got 'a', which is another text"),
-    ):
-        writer.holds(replace(scored("a").trace, answer="another"))
+    with ScoredWriter(path, ASKED, resume=True) as writer:
+        assert writer.holds(replace(scored("a").trace, id="another"))
+        assert not writer.holds(replace(scored("a").trace, answer="another"))
+        assert not writer.wrote(scored("a").trace)
+        writer.write(scored("b"))
+        assert writer.wrote(replace(scored("b").trace, id=None))
+        assert (writer.has_id("b"), writer.has_id("another")) == (True, False)
+
+
+def test_an_id_is_written_once(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text(line("a") + "\n")
+    with ScoredWriter(path, ASKED, resume=True) as writer:
+        writer.write(scored("b"))
+        for name in "ab":
+            with pytest.raises(ValueError, match=f"got '{name}', which is another text in .*out"):
+                writer.write(replace(scored("c"), id=name))
+    assert ids(path) == ["a", "b"]
 
 
 def test_a_file_that_was_asked_something_else_is_not_continued(tmp_path):
@@ -103,7 +120,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 with ScoredWriter({str(path)!r}) as writer:
     writer.write(scored)
     try:
-        writer.write(replace(scored, metadata={{"text": "x" * 5000}}))
+        writer.write(replace(scored, id="b", metadata={{"text": "x" * 5000}}))
     except OSError:
         print("refused")
 """

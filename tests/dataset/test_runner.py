@@ -46,7 +46,7 @@ def test_any_method_can_be_scored_and_recorded(traces, tokenizer, tmp_path):
                 writer,
             )
         )
-    assert [(o.line, o.kind) for o in outcomes] == [(line, Kind.SCORED) for line in (1, 2, 3, 4)]
+    assert [(o.place, o.kind) for o in outcomes] == [(line, Kind.SCORED) for line in (1, 2, 3, 4)]
     for scored, outcome in zip(read_scored(out), outcomes, strict=True):
         assert scored == outcome.scored
         assert (scored.method, scored.ran, scored.asked) == (
@@ -80,7 +80,7 @@ def test_one_trace_does_not_stop_the_others(traces, tokenizer, tmp_path):
         Kind.SCORED,
         Kind.FAILED,
         Kind.TOO_LONG,
-        Kind.SCORED,
+        Kind.DUPLICATE,
         Kind.FAILED,
     ]
     assert outcomes[1].error == "LookupError: no such thing"

@@ -1,8 +1,11 @@
-"""Reading traces line by line."""
+"""Reading traces: what is bad is named, and the others are read."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -32,11 +35,12 @@ def test_bad_lines_are_named_and_the_others_read(tmp_path):
         {**GOOD, "reasoning": "another"},
         {**GOOD, "id": None},
     )
-    found = dict(read_traces(path))
+    found = {place.number: item for place, item in read_traces(path)}
     assert [line for line, item in found.items() if isinstance(item, Trace)] == [1, 9]
     assert found[9].id == "line 9"
     errors = {line: item.error for line, item in found.items() if isinstance(item, BadLine)}
     assert errors.keys() == {2, 4, 5, 6, 7, 8}
+    assert found[2].file == str(path)
     assert "must be JSON, got Expecting value at column 24" in errors[2]
     assert "answer must not be empty" in errors[4]
     assert "reasoning must be given" in errors[5]
@@ -96,10 +100,59 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
     assert [trace.id for _, trace in read_traces(path)] == ["a"]
 
 
+def test_an_id_belongs_to_one_text_in_all_files(tmp_path):
+    a = write(tmp_path / "a.jsonl", GOOD, {**GOOD, "id": None})
+    b = write(tmp_path / "b.jsonl", GOOD, {**GOOD, "answer": "2"}, {**GOOD, "id": None})
+    found = [item for _, item in read_traces([a, b])]
+    assert [item.id for item in found if isinstance(item, Trace)] == [
+        "a",
+        "a.jsonl, line 2",
+        "a",
+        "b.jsonl, line 3",
+    ]
+    (bad,) = (item for item in found if isinstance(item, BadLine))
+    assert (bad.file, bad.line) == (str(b), 2)
+    assert bad.error == f"id must be unique, got 'a' again after {a}:1. Rename one of them."
+
+
+def test_other_arguments_go_to_the_record(tmp_path, monkeypatch):
+    def read(record, fields, *, layout):
+        return Trace(record["question"], layout, fields["answer"])
+
+    monkeypatch.setattr(Trace, "from_record", read)
+    ((_, trace),) = read_traces(write(tmp_path / "t", GOOD), {"answer": "2"}, layout="x")
+    assert (trace.reasoning, trace.answer) == ("x", "2")
+
+
+def test_a_mistake_in_the_paths_is_said_at_once(tmp_path):
+    with pytest.raises(ValueError, match="must match some files"):
+        read_traces(str(tmp_path / "*.jsonl"))
+
+
+@pytest.mark.slow(reason="reads 200,000 lines")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Measured in a process of its own."""
+    path = tmp_path / "traces.jsonl.gz"
+    line = json.dumps({**GOOD, "id": None, "reasoning": "r" * 200}).encode() + b"\n"
+    code = f"""
+import psutil
+from segattr.dataset import read_traces
+used = []
+for place, trace in read_traces({str(path)!r}):
+    if place.number in (1000, 200_000):
+        used.append(psutil.Process().memory_info().rss)
+print(used[1] - used[0])
+"""
+    path.write_bytes(gzip.compress(line * 200_000, compresslevel=1))
+    command = [sys.executable, "-c", code]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < 2**21  # of 50 MB
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"[" * 100_000, "brackets nested too deep"),
+        (b'{"id": ' + b"[" * 100_000, "brackets nested too deep"),
         (b'{"id": "a", "score": NaN}', "the line must be JSON, got NaN. Use null"),
     ],
 )
