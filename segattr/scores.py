@@ -87,7 +87,8 @@ class SegmentScores:
         effective_tokens: How many tokens carry the attribution: ``(sum |a|)^2 / sum a^2``, float64
             ``[S]``. Where it is small, consistency means little: a few tokens agree by chance.
         important: The paper's set, bool ``[S]``.
-        kept: What carries loss: the important segments, and the first and last one, bool ``[S]``.
+        kept: What carries loss: the important segments, and those that the scorer always keeps,
+            bool ``[S]``.
         undecided: Segments whose ``kept`` could change within the attribution's estimated error,
             bool ``[S]``. None if the method estimates no error; so are the next two.
         strength_error: Estimated absolute error of the strength, float64 ``[S]``.
@@ -125,6 +126,8 @@ class SegmentScorer:
         normalization: What a segment's sum is divided by: sqrt-length (as the paper), length, or
             none.
         keep_ends: Also keep the first and the last segment.
+        keep_second_to_last: Also keep the segment before the last, as the released code does
+            and the paper does not.
 
     Raises:
         ValueError: If a value is out of range or a word unknown.
@@ -134,6 +137,7 @@ class SegmentScorer:
     beta: float = 0.8
     normalization: str = "sqrt-length"
     keep_ends: bool = True
+    keep_second_to_last: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.tau <= 1:
@@ -222,12 +226,11 @@ class SegmentScorer:
 
         Returns:
             ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`. Samples
-            that are NaN leave everything undecided except the ends that are kept anyway.
+            that are NaN leave everything undecided except the segments that are kept anyway.
         """
         if samples.isnan().any():
             undecided = torch.ones(len(spans), dtype=torch.bool)
-            if self.keep_ends:
-                undecided[[0, -1]] = False
+            undecided[self.always_kept(len(spans))] = False
             unknown = torch.full((len(spans),), torch.inf, dtype=torch.float64)
             return {
                 "undecided": undecided,
@@ -242,6 +245,11 @@ class SegmentScorer:
             "consistency_error": (consistency[1:] - consistency[0]).abs().amax(0),
         }
 
+    def always_kept(self, count: int) -> list[int]:
+        """Return which of so many segments are kept whatever their scores."""
+        ends = [0, count - 1] if self.keep_ends else []
+        return ends + [count - 2] * (self.keep_second_to_last and count > 1)
+
     def _select(self, signed: Tensor, absolute: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Strength, consistency, important and kept from the segments' sums, all ``[..., S]``."""
         divisors = lengths.clamp_min(1).double() ** NORMALIZATIONS[self.normalization]
@@ -250,8 +258,7 @@ class SegmentScorer:
         consistency = signed.abs() / absolute.where(absolute > 0, 1.0)
         important = self._strongest(strength) & (consistency <= self.beta)
         kept = important.clone()
-        if self.keep_ends:
-            kept[..., [0, -1]] = True
+        kept[..., self.always_kept(len(lengths))] = True
         return strength, consistency, important, kept
 
     def _strongest(self, strength: Tensor) -> Tensor:

@@ -56,6 +56,25 @@ def test_the_ends_are_kept_but_not_important():
     ).kept.tolist() == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("count", "ends_too", "alone"),
+    [
+        (1, [True], [False]),
+        (2, [True, True], [True, False]),
+        (3, [True, True, True], [False, True, False]),
+        (5, [True, False, False, True, True], [False, False, False, True, False]),
+    ],
+)
+def test_the_segment_before_the_last_can_be_kept_too(count, ends_too, alone):
+    """As the released code does. Nothing is important: every segment is of one token."""
+    segments = attribution(*[[1.0]] * count)
+    for keep_ends, expected in ((True, ends_too), (False, alone)):
+        scorer = SegmentScorer(keep_ends=keep_ends, keep_second_to_last=True)
+        scores = scorer.score(segments)
+        assert scores.kept.tolist() == expected
+        assert not scores.important.any()
+
+
 def test_ties_keep_the_earlier_segment():
     assert important(SegmentScorer(tau=0.5, beta=1).score(attribution(*[[1.0]] * 6))) == [0, 1, 2]
 
@@ -163,6 +182,8 @@ def test_segments_that_another_sample_would_keep_are_undecided():
     assert scores.undecided.tolist() == [False, True, True, False]
     assert scores.strength_error.tolist() == pytest.approx([0, 0.1 / 4.1, 0.1 / 4.1, 0])
     assert not SegmentScorer(tau=0.9).score(base).undecided.any()
+    with pytest.warns(UndecidedWarning, match="segments 1 are"):
+        SegmentScorer(tau=0.4, keep_second_to_last=True).score(base)
 
 
 def test_the_warning_says_what_helps():
@@ -181,6 +202,8 @@ def test_the_warning_says_what_helps():
     assert scores.strength_error.isinf().all()
     with pytest.warns(UndecidedWarning, match="segments 0, 1, 2, 3 are"):
         SegmentScorer(keep_ends=False).score(blind)
+    with pytest.warns(UndecidedWarning, match="segments 1 are"):
+        SegmentScorer(keep_second_to_last=True).score(blind)
 
 
 def test_samples_of_other_segments_are_refused():

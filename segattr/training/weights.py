@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
-from segattr.scores import SegmentScores
+from segattr.scores import SegmentScorer, SegmentScores
 from segattr.trace import EncodedTrace
 from segattr.training.rows import require_encoded, require_scores_of
 
@@ -51,7 +51,12 @@ def strength_weights(
 
 
 def top_tokens(
-    attribution: Attribution, share: float = 0.45, *, signed: bool = False, keep_ends: bool = True
+    attribution: Attribution,
+    share: float = 0.45,
+    *,
+    signed: bool = False,
+    keep_ends: bool = True,
+    keep_second_to_last: bool = False,
 ) -> Tensor:
     """Return 1 for the reasoning tokens of the highest attribution, 0 for the others.
 
@@ -62,6 +67,7 @@ def top_tokens(
         share: Which part of the reasoning tokens to choose, in (0, 1]; their number is rounded up.
         signed: Rank by the attribution itself, not by its absolute value.
         keep_ends: Also choose all of the first and the last segment.
+        keep_second_to_last: Also choose all of the segment before the last.
 
     Returns:
         float64 ``[N]``. Among equals the earlier token is chosen.
@@ -77,14 +83,20 @@ def top_tokens(
     chosen = torch.zeros(stop - start, dtype=torch.float64)
     # 1e-9: 0.45 * 100 is above 45 by rounding.
     chosen[order[: math.ceil(share * (stop - start) - 1e-9)]] = 1
-    if keep_ends:
-        for a, b in (attribution.encoded.segments[0], attribution.encoded.segments[-1]):
-            chosen[a - start : b - start] = 1
+    segments = attribution.encoded.segments
+    for index in _always_kept(len(segments), keep_ends, keep_second_to_last):
+        a, b = segments[index]
+        chosen[a - start : b - start] = 1
     return chosen
 
 
 def random_segments(
-    encoded: EncodedTrace, scores: SegmentScores, *, seed: int = 0, keep_ends: bool = True
+    encoded: EncodedTrace,
+    scores: SegmentScores,
+    *,
+    seed: int = 0,
+    keep_ends: bool = True,
+    keep_second_to_last: bool = False,
 ) -> Tensor:
     """Draw as many segments as are important, without replacement.
 
@@ -96,6 +108,7 @@ def random_segments(
         seed: Seeds the draw, together with the tokens of prompt and reasoning; nothing else does,
             so the draw is the same in every run and on every machine.
         keep_ends: Also choose the first and the last segment.
+        keep_second_to_last: Also choose the segment before the last.
 
     Returns:
         bool ``[S]``.
@@ -112,6 +125,10 @@ def random_segments(
     order = torch.randperm(len(encoded.segments), generator=generator)
     chosen = torch.zeros(len(encoded.segments), dtype=torch.bool)
     chosen[order[: int(scores.important.sum())]] = True
-    if keep_ends:
-        chosen[[0, -1]] = True
+    chosen[_always_kept(len(chosen), keep_ends, keep_second_to_last)] = True
     return chosen
+
+
+def _always_kept(count: int, keep_ends: bool, keep_second_to_last: bool) -> list[int]:
+    scorer = SegmentScorer(keep_ends=keep_ends, keep_second_to_last=keep_second_to_last)
+    return scorer.always_kept(count)

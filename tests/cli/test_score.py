@@ -42,6 +42,16 @@ def test_score_then_show(traces, tmp_path, capsys):
         assert f"strength {segment.strength:6.1%}  consistency {segment.consistency:.2f}" in shown
 
 
+def test_the_segment_before_the_last_can_be_kept_too(traces, tmp_path):
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), *SCORE, "--out", str(out), "--beta", "0"]
+    assert main([*command, "--keep-second-to-last"]) == 0
+    for record in read_scored(out):
+        assert record.scorer.keep_second_to_last
+        inner = [False] * (len(record.segments) - 3)
+        assert [s.kept for s in record.segments] == [True, *inner, True, True]
+
+
 def test_the_scored_file_is_a_training_set(traces, tmp_path):
     from segattr import LossMaskCollator
 

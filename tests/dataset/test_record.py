@@ -175,6 +175,15 @@ def test_every_field_is_needed():
             ScoredTrace.from_record(rest)
 
 
+def test_records_from_before_the_second_to_last_segment_could_be_kept_are_read():
+    record = make_scored().to_record()
+    assert record["scorer"].pop("keep_second_to_last") is False
+    assert ScoredTrace.from_record(record) == make_scored()
+    scorer = SegmentScorer(keep_second_to_last=True)
+    again = replace(make_scored(), scorer=scorer).to_record()
+    assert ScoredTrace.from_record(json.loads(json.dumps(again))).scorer == scorer
+
+
 def test_another_schema_is_named():
     with pytest.raises(SchemaError, match=r"must be of schema 2, got 7.*Score the traces again"):
         ScoredTrace.from_record({**make_scored().to_record(), "schema": 7})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tiny import make_engine, make_model
@@ -72,5 +74,6 @@ def test_settings_have_the_same_keys_for_every_rule(model, trace):
     assert fixed.settings.keys() == auto.settings.keys()
     names = ("rule", "steps", "scorer", "tolerance", "max_evaluations", "gave_way")
     assert [fixed.settings[name] for name in names] == ["midpoint", 2, None, None, None, None]
-    paper = {"tau": 0.7, "beta": 0.8, "normalization": "sqrt-length", "keep_ends": True}
+    paper = dataclasses.asdict(SegmentScorer())
+    assert (paper["tau"], paper["beta"], paper["keep_ends"]) == (0.7, 0.8, True)
     assert [auto.settings[name] for name in names] == ["auto", None, paper, None, 65, None]

@@ -134,6 +134,16 @@ def test_random_segments_keep_the_ends():
         assert torch.equal(drawn[1:-1], alone[1:-1])
 
 
+@pytest.mark.parametrize("keep_ends", [True, False])
+def test_the_segment_before_the_last_can_be_kept_too(keep_ends):
+    options = {"keep_ends": keep_ends, "keep_second_to_last": True}
+    drawn = random_segments(*many(0), **options)
+    assert drawn.nonzero().flatten().tolist() == ([0, 38, 39] if keep_ends else [38])
+    found = make_attribution([5.0], [1.0, 1.0], [1.0, 1.0, 1.0], [1.0])
+    chosen = top_tokens(found, 0.1, **options)
+    assert chosen.tolist() == [1, 0, 0, 1, 1, 1, int(keep_ends)]
+
+
 def test_random_segments_are_weights_of_a_row():
     encoded, found = many()
     drawn = random_segments(encoded, found)
