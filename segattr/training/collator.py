@@ -19,9 +19,11 @@ from segattr.training.modes import (
     require_mask,
     require_probabilities,
     scaled_to_mean_1,
+    scaled_to_sum_1,
 )
 
 MODES = ("weight", "mask", "bernoulli")
+NORMALIZED = {"mean1": scaled_to_mean_1, "trace": scaled_to_sum_1}
 
 
 @dataclass(eq=False)
@@ -58,8 +60,11 @@ class LossMaskCollator:
             above ``threshold``, else 0; ``"bernoulli"`` makes them 1 with the weight as probability
             (torch's random numbers), which is right in expectation in any trainer.
         threshold: The weight above which ``mode="mask"`` puts loss.
-        normalize: ``"mean1"`` scales the weights of each document to mean 1 over its tokens with
-            loss, for trainers that divide by their number instead of their weight.
+        normalize: ``"trace"`` scales the weights of each document to sum 1, so that every trace
+            counts the same: the weighted mean of `TokenWeightMixin` is then the mean over traces of
+            each trace's own weighted mean, Eq. 9 of arXiv 2602.00425. ``"mean1"`` scales them to
+            mean 1 over its tokens with loss, for trainers that divide by the number of these
+            instead of their weight. ``None``: all tokens of a step count by their weight alone.
         pad_to_multiple_of: Round ``T`` up to a multiple of this.
         padding_side: ``"right"`` or ``"left"``.
         on_empty: What to do with a row without any token that carries loss, whose mean loss is
@@ -100,7 +105,7 @@ class LossMaskCollator:
         if not 0 <= self.threshold < float("inf"):
             raise ValueError(f"threshold must be at least 0, got {self.threshold}.")
         require_word("mode", self.mode, MODES)
-        require_word("normalize", self.normalize, (None, "mean1"))
+        require_word("normalize", self.normalize, (None, *NORMALIZED))
         require_word("padding_side", self.padding_side, ("right", "left"))
         require_word("on_empty", self.on_empty, ("error", "skip"))
 
@@ -182,4 +187,4 @@ class LossMaskCollator:
             return masked(documents, self.threshold)
         if self.mode == "bernoulli":
             return drawn(documents)
-        return scaled_to_mean_1(documents) if self.normalize else documents
+        return NORMALIZED[self.normalize](documents) if self.normalize else documents

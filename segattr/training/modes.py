@@ -30,13 +30,13 @@ def drawn(documents: Sequence[Document]) -> list[Document]:
 
 def scaled_to_mean_1(documents: Sequence[Document]) -> list[Document]:
     """Return weights whose mean is 1 over the tokens with loss of each document."""
-    scaled = []
-    for document in documents:
-        count, total = (document.weights > 0).sum(), document.weights.sum()
-        # 1e-300: a document of a pack may be without loss.
-        scale = count / total.clamp_min(1e-300)
-        scaled.append(Document(document.ids, document.weights * scale))
-    return scaled
+    return [Document(d.ids, d.weights * (d.weights > 0).sum()) for d in scaled_to_sum_1(documents)]
+
+
+def scaled_to_sum_1(documents: Sequence[Document]) -> list[Document]:
+    """Return weights whose sum is 1 over each document; those of one without loss stay 0."""
+    # 1e-300: a document of a pack may be without loss.
+    return [Document(d.ids, d.weights / d.weights.sum().clamp_min(1e-300)) for d in documents]
 
 
 def require_mask(document: Document, index: int) -> None:

@@ -2,6 +2,10 @@
 
     loss = sum_t w_t * -log p(x_t | x_<t) / sum_t w_t      over all batches of one optimizer step
 
+With weights that sum to 1 over each trace, this is Eq. 9 of arXiv 2602.00425: the mean over traces
+of each trace's own mean. Without, long selections count more than short ones, as in the released
+code. `LossMaskCollator(normalize="trace")` makes such weights.
+
 Put the mixin before the trainer: ``class WeightedTrainer(TokenWeightMixin, Trainer): pass``.
 Axes: ``B`` rows, ``T`` tokens, ``V`` vocabulary.
 """
@@ -45,8 +49,9 @@ class TokenWeightMixin:
         WeightedTrainer(..., data_collator=LossMaskCollator(pad_token_id, emit_weights=True))
 
     The loss is divided by the sum of the weights of all batches of an optimizer step, on all
-    devices, so gradient accumulation changes nothing. Evaluation averages the batch means, and
-    batches without ``loss_weights`` are trained, as in the stock trainer.
+    devices, so gradient accumulation changes nothing. Every trace counts the same, whatever its
+    length, if the collator also gets ``normalize="trace"``. Evaluation averages the batch means,
+    and batches without ``loss_weights`` are trained, as in the stock trainer.
 
     In an ``SFTTrainer``, pass ``dataset_kwargs={"skip_prepare_dataset": True}``, since its own
     truncation and packing drop weights; pack with ``trl.pack_dataset`` and

@@ -156,6 +156,32 @@ def test_mean_1_is_per_document():
     assert collate([row])["loss_weights"].tolist() == [[0, 0.5, 1.5, 0, 1, 0]]
 
 
+def test_weights_that_sum_to_1_are_per_document():
+    """The first token of a document, padding and a document without loss count for nothing."""
+    pack = {
+        "input_ids": [1, 2, 3, 4, 5, 6, 7, 8],
+        "loss_weights": [9.0, 1.0, 3.0, 1.0, 4.0, 5.0, 1.0, 0.0],
+        "labels": [1, 2, 3, 4, 5, -100, 7, 8],
+        "seq_lengths": [3, 3, 2],
+    }
+    row = {"input_ids": [9, 10, 11], "loss_mask": [1, 1, 1]}
+    collate = LossMaskCollator(
+        0, flatten=True, emit_weights=True, normalize="trace", pad_to_multiple_of=6
+    )
+    weights = collate([pack, row])["loss_weights"]
+    assert weights.tolist() == [[0, 0.25, 0.75, 0, 1, 0, 0, 0, 0, 0.5, 0.5, 0]]
+    assert weights.dtype == torch.float32
+    padded = LossMaskCollator(0, emit_weights=True, normalize="trace")([row, SOFT[0]])
+    assert padded["loss_weights"].tolist() == [[0, 0.5, 0.5, 0], [0, 0.25, 0, 0.75]]
+    assert padded["labels"].tolist() == [[-100, 10, 11, -100], [-100, 6, -100, 8]]
+
+
+def test_a_skipped_row_is_no_trace():
+    empty = {"input_ids": [5, 6], "loss_weights": [1.0, 0.0]}
+    collate = LossMaskCollator(0, emit_weights=True, normalize="trace", on_empty="skip")
+    assert collate([empty, *SOFT])["loss_weights"].sum(1).tolist() == [1, 1]
+
+
 def test_bernoulli_keeps_a_label_with_its_weight_as_probability():
     rows = [{"input_ids": [7] * 4001, "loss_weights": [0.0] + [0.25] * 2000 + [1.0] * 2000}]
     torch.manual_seed(0)
@@ -261,8 +287,12 @@ def test_a_collator_shows_its_settings():
         ({"threshold": -0.1}, "at least 0, got -0.1"),
         ({"threshold": 0.5}, r"threshold=0\.5 needs mode='mask', got mode='weight'"),
         ({"threshold": float("nan")}, "at least 0, got nan"),
-        ({"normalize": "sum1"}, "None, 'mean1', got 'sum1'"),
+        ({"normalize": "sum1"}, "None, 'mean1', 'trace', got 'sum1'"),
         ({"normalize": "mean1"}, "needs emit_weights=True and mode='weight', got"),
+        (
+            {"normalize": "trace", "emit_weights": True, "mode": "mask"},
+            "normalize='trace' needs emit_weights=True and mode='weight', got .* mode='mask'",
+        ),
         ({"on_empty": "drop"}, "'error', 'skip', got 'drop'"),
         ({"flatten": True, "padding_side": "left"}, "'right' with flatten=True, got 'left'"),
     ],

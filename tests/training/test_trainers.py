@@ -49,6 +49,18 @@ def mean_by_hand(model, rows) -> Tensor:
     return total / weight
 
 
+def mean_of_traces_by_hand(model, rows) -> Tensor:
+    """Eq. 9: the mean over traces of each one's own weighted mean."""
+    return sum(mean_by_hand(model, [row]) for row in rows) / len(rows)
+
+
+def one_row(*rows) -> dict:
+    """Rows packed into one, by hand."""
+    names = ("input_ids", "labels", "loss_weights")
+    columns = {name: [value for row in rows for value in row[name]] for name in names}
+    return {**columns, "seq_lengths": [len(row["input_ids"]) for row in rows]}
+
+
 def adapted(model):
     """With LoRA, whose B matrices are not 0, so that all of it has a gradient."""
     from peft import LoraConfig, get_peft_model
@@ -118,6 +130,40 @@ def test_loss_and_gradient_equal_those_by_hand(
     assert_gradients_equal(got, expected)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "uneven packs"])
+@pytest.mark.parametrize("weighted", [True, False], ids=["weights", "mask"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_every_trace_counts_the_same_if_asked(
+    weighted_rows, tmp_path, library, layout, weighted, accumulation
+):
+    """Eq. 9, whatever the layout and however many traces a batch of a step has."""
+    rows = weighted_rows if weighted else masked(weighted_rows)
+    model = make_model("qwen2")
+    by_hand = mean_of_traces_by_hand(model, rows)
+    assert abs(by_hand - mean_by_hand(model, rows)) > 1e-3 * by_hand
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    data = packed(rows) if layout == "packed" else rows
+    if layout == "uneven packs":  # three traces and one without loss, then one
+        silent = {**rows[1], "loss_weights": [0.0] * len(rows[1]["loss_weights"])}
+        data = [one_row(rows[0], silent, *rows[1:3]), rows[3]]
+    accumulation = min(accumulation, len(data))
+    collator = LossMaskCollator(
+        0, flatten=layout != "padded", emit_weights=True, normalize="trace", pad_to_multiple_of=8
+    )
+    loss, got = one_step(
+        model,
+        data,
+        collator,
+        tmp_path,
+        batch=len(data) // accumulation,
+        accumulation=accumulation,
+        library=library,
+    )
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
 TWO_PROCESSES = """
 import json, os, sys
 sys.path += {folders!r}
@@ -127,7 +173,7 @@ from segattr import LossMaskCollator
 from training_runs import one_step
 with open("rows.json") as file:
     rows = json.load(file)
-collator = LossMaskCollator(0, emit_weights=True)
+collator = LossMaskCollator(0, emit_weights=True, **{options!r})
 loss, got = one_step(make_model("qwen2"), rows, collator, "out", batch=1,
                      accumulation={accumulation}, ddp_backend="gloo")
 torch.save((loss, got), f"got-{{os.environ['RANK']}}.pt")
@@ -136,33 +182,52 @@ torch.distributed.destroy_process_group()
 """
 
 
+def in_two_processes(rows, folder, accumulation: int = 1, **options):
+    """One step in batches of 1; return the loss as Trainer logs it, and the gradients."""
+    (folder / "rows.json").write_text(json.dumps(rows))
+    script = folder / "train.py"
+    folders = [str(parent) for parent in Path(__file__).parents[:2]]
+    filled = TWO_PROCESSES.format(folders=folders, accumulation=accumulation, options=options)
+    script.write_text(filled)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    (one, got), (other, _) = (torch.load(folder / f"got-{rank}.pt") for rank in range(2))
+    return (one + other) / 2, got
+
+
 @pytest.mark.parametrize(
     "accumulation", [pytest.param(1, marks=pytest.mark.slow(reason="two processes")), 2]
 )
 def test_devices_divide_by_the_weights_of_all_of_them(weighted_rows, tmp_path, accumulation):
     """Two processes of a batch of 1: uneven rows, so a mean of their means would be another."""
     rows = weighted_rows[: 2 * accumulation]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    script = tmp_path / "train.py"
-    folders = [str(folder) for folder in Path(__file__).parents[:2]]
-    script.write_text(TWO_PROCESSES.format(folders=folders, accumulation=accumulation))
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [sys.executable, "-m", *launcher, str(script)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr
-    (one, got), (other, _) = (torch.load(tmp_path / f"got-{rank}.pt") for rank in range(2))
+    loss, got = in_two_processes(rows, tmp_path, accumulation)
     model = make_model("qwen2")
     by_hand = mean_by_hand(model, rows)
     expected = torch.autograd.grad(by_hand, list(model.parameters()))
     means = [mean_by_hand(model, [row]).item() for row in rows]
     assert abs(sum(means) / len(means) - by_hand.item()) > 1e-3 * by_hand.item()
-    assert (one + other) / 2 == pytest.approx(by_hand.item(), rel=1e-6)  # as Trainer logs it
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert_gradients_equal(got, expected)
+
+
+@pytest.mark.slow(reason="two processes")
+def test_every_trace_of_all_devices_counts_the_same_if_asked(weighted_rows, tmp_path):
+    """Three traces on one device and one on the other: no mean of the devices' means."""
+    rows = [one_row(*weighted_rows[:3]), weighted_rows[3]]
+    loss, got = in_two_processes(rows, tmp_path, flatten=True, normalize="trace")
+    model = make_model("qwen2")
+    by_hand = mean_of_traces_by_hand(model, weighted_rows)
+    expected = torch.autograd.grad(by_hand, list(model.parameters()))
+    assert loss == pytest.approx(by_hand.item(), rel=1e-6)
     assert_gradients_equal(got, expected)
 
 
