@@ -66,6 +66,21 @@ class Loss(Variant):
     train_response: Annotated[
         bool, arg(name="response", help="No loss on what follows the reasoning.")
     ] = True
+    whole_below: Annotated[
+        int | None,
+        optional("T", "Train traces of fewer tokens whole, as the released code does with 4000."),
+    ] = None
+    keep_second_to_last: Annotated[
+        bool, arg(help="Also keep the segment before the last, as the released code does.")
+    ] = False
+    normalize: Annotated[
+        str | None,
+        optional(
+            "trace",
+            "trace: scale each row's weights to sum 1, so that all traces count the same, for "
+            "trainers that divide by weights.",
+        ),
+    ] = None
     too_long: Suppress[str] = "error"  # an option of the command, which knows one policy more
 
     def __post_init__(self) -> None:

@@ -33,6 +33,8 @@ class Format:
             tokens.
         open_tokens: How rows of tokens are written to disk.
         carries_weights: Whether rows carry weights other than 0 and 1.
+        divides_by_tokens: Whether the trainer divides a batch's loss by the number of tokens with
+            loss; else by the sum of their weights.
         line: A row as a line of text, from its pieces; None if the trainer would read it otherwise.
             Absent from formats of tokens.
         check: Raises ValueError for a row that the trainer would change in any format.
@@ -42,6 +44,7 @@ class Format:
     tokens: Callable[[Row, bool, Any], Line]
     open_tokens: Opener = open_parquet
     carries_weights: bool = False
+    divides_by_tokens: bool = False
     line: Callable[[Row, Sequence[Piece], Any], Line | None] | None = None
     check: Callable[[Row, Any], None] | None = None
     hook: str | None = None
@@ -145,6 +148,7 @@ TRAINERS = {
         _swift_tokens,
         open_jsonl,
         carries_weights=True,
+        divides_by_tokens=True,
         line=_swift_text,
         check=_refuse_what_swift_changes,
     ),

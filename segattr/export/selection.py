@@ -13,8 +13,8 @@ from torch import Tensor
 
 from segattr.checks import require_word
 from segattr.dataset.record import ScoredTrace
-from segattr.scores import SegmentScorer, SegmentScores
-from segattr.training.rows import TOO_LONG, Row, training_row
+from segattr.scores import SegmentScorer
+from segattr.training.rows import LOSS_WEIGHTS, TOO_LONG, Row, training_row
 from segattr.training.weights import random_segments, strength_weights, top_tokens
 
 SELECTIONS = {
@@ -28,7 +28,14 @@ SELECTIONS = {
 }
 WEIGHTINGS = ("mask", "strength")
 BY_TOKEN = ("top-tokens", "top-signed-tokens")
-READ = {"important": ("tau", "beta"), "random": ("tau", "beta"), "high-strength": ("tau",)}
+NORMALIZED_BY = (None, "trace")
+SECOND = "keep_second_to_last"
+READ = {
+    "important": ("tau", "beta", SECOND),
+    "random": ("tau", "beta", SECOND),
+    "high-strength": ("tau", SECOND),
+    **dict.fromkeys(BY_TOKEN, (SECOND,)),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Variant:
     """How a scored record becomes a training row.
 
     Args:
-        select: What carries loss, one of `SELECTIONS`. First and last segment always do.
+        select: What carries loss, one of `SELECTIONS`. The segments that the scorer always keeps,
+            such as the first and last one, always do.
         tau: Share of the strength, as in `SegmentScorer`; ``None``: as scored.
         beta: Highest direction consistency, as in `SegmentScorer`; ``None``: as scored.
         share: Which part of the reasoning tokens the selections of tokens choose, in (0, 1].
@@ -47,6 +55,14 @@ class Variant:
         train_response: Also put loss on what follows the reasoning.
         max_length: Most tokens of a row, at least 1; ``None`` sets no limit.
         too_long: As in `training_row`.
+        whole_below: Traces whose row has fewer tokens than this are trained whole, whatever is
+            selected (the released code's rule, with 4000); the row is counted before anything is
+            removed or cut. ``None``: no such rule.
+        keep_second_to_last: Also keep the segment before the last, as the released code does;
+            False: as scored.
+        normalize: ``"trace"`` scales each row's weights to sum 1, for trainers that divide by the
+            sum of the weights: every trace then counts the same (Eq. 9 of arXiv 2602.00425).
+            ``None``: every token counts by its weight.
 
     Raises:
         ValueError: If a word is unknown, a value out of range, or two options contradict each
@@ -63,30 +79,39 @@ class Variant:
     train_response: bool = True
     max_length: int | None = None
     too_long: str = "error"
+    whole_below: int | None = None
+    keep_second_to_last: bool = False
+    normalize: str | None = None
 
     def __post_init__(self) -> None:
         require_word("select", self.select, SELECTIONS)
         require_word("weighting", self.weighting, WEIGHTINGS)
         require_word("too_long", self.too_long, TOO_LONG)
+        require_word("normalize", self.normalize, NORMALIZED_BY)
         self._require_in_range()
         self._require_consistent()
 
     def _require_in_range(self) -> None:
-        replace(SegmentScorer(), **self._thresholds())  # which checks them
+        replace(SegmentScorer(), **self._anew())  # which checks them
         if not 0 < self.share <= 1:
             raise ValueError(
                 f"share must be in (0, 1], got {self.share}. It is a share of the tokens."
             )
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+        for name, tokens in (("max_length", self.max_length), ("whole_below", self.whole_below)):
+            if tokens is not None and tokens < 1:
+                raise ValueError(f"{name} must be at least 1, got {tokens}.")
 
     def _require_consistent(self) -> None:
-        if self.select in BY_TOKEN and (self.prune or self.is_weighted):
+        if self.select in BY_TOKEN and (self.prune or self.weighting != "mask"):
             raise ValueError(
                 f"select={self.select!r} chooses tokens, got prune or weighting, which are for "
                 "whole segments. Leave these out."
             )
-        if given := [name for name in self._thresholds() if name not in READ.get(self.select, ())]:
+        if self.select == "all" and self.whole_below is not None:
+            raise ValueError(
+                "select='all' trains every trace whole, got whole_below too. Leave it out."
+            )
+        if given := [name for name in self._anew() if name not in READ.get(self.select, ())]:
             raise ValueError(
                 f"select={self.select!r} does not read {' and '.join(given)}, got a value. Pass "
                 "select='important', or leave it out."
@@ -95,7 +120,7 @@ class Variant:
     @property
     def is_weighted(self) -> bool:
         """Whether weights may be other than 0 and 1."""
-        return self.weighting != "mask"
+        return self.weighting != "mask" or self.normalize is not None
 
     def row(self, scored: ScoredTrace) -> Row:
         """Return the training row of a scored trace; see `training_row`.
@@ -104,7 +129,7 @@ class Variant:
             TraceTooLongError: If it is too long, and not to be cut.
             ValueError: If nothing of it would carry loss, or the record lacks what it needs.
         """
-        return training_row(
+        row = training_row(
             scored.encoded,
             weights=self._weights(scored),
             prune=self.prune,
@@ -112,27 +137,59 @@ class Variant:
             max_length=self.max_length,
             too_long=self.too_long,
         )
+        if self.normalize is not None:
+            total = sum(row[LOSS_WEIGHTS])
+            row[LOSS_WEIGHTS] = [weight / total for weight in row[LOSS_WEIGHTS]]
+        return row
 
     def _weights(self, scored: ScoredTrace) -> Tensor:
-        if self.select in BY_TOKEN:
-            return top_tokens(scored.attribution, self.share, signed=self.select != "top-tokens")
-        scores = self._scores(scored)
-        kept = scores.kept
-        if self.select == "all":
-            kept = torch.ones_like(kept)
-        elif self.select == "random":
-            kept = random_segments(scored.encoded, scores, seed=self.seed)
-        return kept * strength_weights(scores) if self.is_weighted else kept
+        if self.select in BY_TOKEN and not self._is_whole(scored):
+            return self._top_tokens(scored)
+        kept = self._kept(scored)
+        return kept * strength_weights(scored.scores) if self.weighting == "strength" else kept
 
-    def _scores(self, scored: ScoredTrace) -> SegmentScores:
-        if self.select in ("scored", "all"):
-            return scored.scores
-        anew = self._thresholds()
+    def _is_whole(self, scored: ScoredTrace) -> bool:
+        if self.select == "all" or self.whole_below is None:
+            return self.select == "all"
+        spans = (scored.encoded.prompt, scored.encoded.reasoning)
+        tokens = sum(stop - start for start, stop in spans) + len(scored.encoded.response_ids)
+        return tokens < self.whole_below
+
+    def _top_tokens(self, scored: ScoredTrace) -> Tensor:
+        scorer = self._scorer(scored)
+        return top_tokens(
+            scored.attribution,
+            self.share,
+            signed=self.select == "top-signed-tokens",
+            keep_ends=scorer.keep_ends,
+            keep_second_to_last=scorer.keep_second_to_last,
+        )
+
+    def _kept(self, scored: ScoredTrace) -> Tensor:
+        """Which segments carry loss."""
+        if self._is_whole(scored):
+            return torch.ones(len(scored.segments), dtype=torch.bool)
+        if self.select == "scored":
+            return scored.scores.kept
+        scorer = self._scorer(scored)
+        scores = scorer.select(scored.sums)
+        if self.select != "random":
+            return scores.kept
+        return random_segments(
+            scored.encoded,
+            scores,
+            seed=self.seed,
+            keep_ends=scorer.keep_ends,
+            keep_second_to_last=scorer.keep_second_to_last,
+        )
+
+    def _scorer(self, scored: ScoredTrace) -> SegmentScorer:
+        anew = self._anew()
         if self.select == "high-strength":
             anew["beta"] = 1.0
-        return replace(scored.scorer, **anew).select(scored.sums)
+        return replace(scored.scorer, **anew)
 
-    def _thresholds(self) -> dict[str, Any]:
-        """Those of tau and beta that are not as scored."""
-        given = {"tau": self.tau, "beta": self.beta}
+    def _anew(self) -> dict[str, Any]:
+        """What the scorer is to do otherwise than as scored."""
+        given = {"tau": self.tau, "beta": self.beta, SECOND: self.keep_second_to_last or None}
         return {name: value for name, value in given.items() if value is not None}

@@ -80,14 +80,29 @@ def export(
 
 def _require_able(to: str, variant: Variant, tokenizer: Any) -> None:
     require_word("to", to, TRAINERS)
-    if variant.is_weighted and not TRAINERS[to].carries_weights:
-        able = ", ".join(name for name, other in TRAINERS.items() if other.carries_weights)
-        raise ValueError(
-            f"to must be a trainer that reads weights ({able}), got {to!r}, which reads masks "
-            f"only. Leave out weighting={variant.weighting!r}."
-        )
+    if variant.is_weighted:
+        _require_weights(to, variant)
     if TRAINERS[to].line is not None and tokenizer is None:
         raise ValueError(f"to={to!r} is a format of text and needs the tokenizer, got None.")
+
+
+def _require_weights(to: str, variant: Variant) -> None:
+    """Raise unless the trainer makes of weights what the variant asks for."""
+    able = [name for name, target in TRAINERS.items() if target.carries_weights]
+    asked = {"weighting": variant.weighting, "normalize": variant.normalize}
+    if to not in able:
+        given = " and ".join(f"{k}={v!r}" for k, v in asked.items() if v not in ("mask", None))
+        raise ValueError(
+            f"to must be a trainer that reads weights ({', '.join(able)}), got {to!r}, which "
+            f"reads masks only. Leave out {given}."
+        )
+    if variant.normalize is not None and TRAINERS[to].divides_by_tokens:
+        able = [name for name in able if not TRAINERS[name].divides_by_tokens]
+        raise ValueError(
+            f"normalize={variant.normalize!r} needs a trainer that divides by the sum of weights "
+            f"({', '.join(able)}), got {to!r}, which divides by the number of tokens with loss. "
+            "Leave it out."
+        )
 
 
 def _write(

@@ -42,6 +42,23 @@ def test_the_command(scored_file, tmp_path, capsys):
     }
 
 
+def test_the_rules_of_the_released_code(scored_file, scored_traces, tmp_path, capsys):
+    lengths = sorted(len(one.row()["input_ids"]) for one in scored_traces)
+    out = tmp_path / "out"
+    command = ["export", str(scored_file), "--to", "verl", "--out", str(out)]
+    options = ["--whole-below", str(lengths[-1]), "--keep-second-to-last", "--normalize", "trace"]
+    assert main([*command, *options]) == 2
+    assert "--select scored does not read --keep-second-to-last" in capsys.readouterr().err
+    assert main([*command, *options, "--select", "important"]) == 0
+    for found, record in zip(read_parquet(out / "data.parquet"), scored_traces, strict=True):
+        trained = [weight > 0 for weight in found["loss_mask"]]
+        span = slice(*record.encoded.segments[-2])
+        is_whole = len(found["input_ids"]) < lengths[-1]
+        assert all(trained[slice(*record.encoded.reasoning)]) == is_whole
+        assert all(trained[span])
+        assert sum(found["loss_mask"]) == pytest.approx(1, rel=1e-5)
+
+
 def test_a_damaged_record_stops_nothing(scored_file, tmp_path, capsys):
     good = scored_file.read_text().splitlines()
     bad = json.dumps({**json.loads(good[0]), "id": "bad", "input_ids": [-1]})

@@ -37,6 +37,16 @@ def test_trl_gets_weights_when_there_are_some(scored_traces, tmp_path):
     assert len(set(first["loss_weights"])) > 3
 
 
+def test_trl_gets_weights_that_sum_to_1(scored_traces, rows, tmp_path):
+    export(scored_traces, "trl", tmp_path / "out", Variant(normalize="trace"))
+    for found, row in zip(read_parquet(tmp_path / "out/data.parquet"), rows, strict=True):
+        share = 1 / sum(row["assistant_masks"])
+        expected = [share * on for on in row["assistant_masks"]]
+        assert found["loss_weights"] == pytest.approx(expected, rel=1e-6)
+    text = (tmp_path / "out/README.md").read_text()
+    assert 'LossMaskCollator(tokenizer.pad_token_id, emit_weights=True, normalize="trace")' in text
+
+
 @pytest.mark.parametrize("name", ["unsloth", "axolotl"])
 def test_labels_and_nothing_but_them(scored_traces, rows, tmp_path, name):
     export(scored_traces, name, tmp_path / "out")

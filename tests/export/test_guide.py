@@ -108,6 +108,19 @@ def test_what_is_in_it():
     )
 
 
+def test_what_is_trained_beyond_the_selection_is_said():
+    exported = Exported(rows=2, tokens=9, with_loss=3, longest=5)
+    variant = Variant(
+        select="important", whole_below=4000, keep_second_to_last=True, normalize="trace"
+    )
+    text = guide("verl", "/out", exported, variant)
+    assert (
+        "selected: tau and beta anew; traces of fewer than 4000 tokens whole; the segment before "
+        "the last too; weights sum to 1 in every row, so that all traces count the same.\n"
+    ) in text
+    assert "strength" not in text
+
+
 @pytest.mark.parametrize("name", TRAINERS)
 def test_every_export_explains_itself(scored_traces, tokenizer, tmp_path, name):
     done = export(scored_traces, name, tmp_path / "out", tokenizer=tokenizer)

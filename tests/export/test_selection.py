@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from tiny import make_scored
 
-from segattr import SegmentScorer, TraceTooLongError
+from segattr import LossMaskCollator, SegmentScorer, TraceTooLongError
 from segattr.dataset import ScoredTrace
 from segattr.export.selection import SELECTIONS, Variant
 
@@ -109,6 +110,10 @@ def test_length_is_a_policy(record):
         ({"tau": 0.5}, "select='scored' does not read tau"),
         ({"select": "all", "beta": 0.5}, "select='all' does not read beta"),
         ({"select": "high-strength", "beta": 0.5}, "does not read beta"),
+        ({"keep_second_to_last": True}, "select='scored' does not read keep_second_to_last"),
+        ({"select": "all", "keep_second_to_last": True}, "does not read keep_second_to_last"),
+        ({"select": "all", "whole_below": 9}, "trains every trace whole, got whole_below too"),
+        ({"normalize": "mean1"}, "normalize must be one of None, 'trace', got 'mean1'"),
     ],
 )
 def test_contradictions_are_refused(options, message):
@@ -125,6 +130,7 @@ def test_contradictions_are_refused(options, message):
         ({"select": "top-tokens", "share": 0.0}, r"share must be in \(0, 1\], got 0\.0"),
         ({"share": 1.5}, r"share must be in \(0, 1\], got 1\.5"),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"whole_below": 0}, "whole_below must be at least 1, got 0"),
     ],
 )
 def test_values_out_of_range_are_refused(options, message):
@@ -135,6 +141,107 @@ def test_values_out_of_range_are_refused(options, message):
 def test_values_at_the_border_of_their_range_are_accepted():
     Variant(select="important", tau=1.0, beta=0.0, share=1.0, max_length=1)
     Variant(select="random", beta=1.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"select": "important"},
+        {"select": "random", "seed": 3},
+        {"select": "top-tokens", "share": 0.1},
+        {"weighting": "strength"},
+        {"prune": True},
+        {"train_response": False},
+        {"normalize": "trace"},
+    ],
+    ids=str,
+)
+def test_short_traces_can_be_trained_whole(record, options):
+    """The row has 12 tokens: prompt 2, reasoning 8, response 2."""
+    assert Variant(**options, whole_below=12).row(record) == Variant(**options).row(record)
+    whole = Variant(**options, whole_below=13).row(record)
+    assert whole == Variant(**{**options, "select": "all"}).row(record)
+    assert whole["labels"][:10] == [-100, -100, *range(22, 30)]
+    assert whole != Variant(**options).row(record)
+
+
+def test_a_trace_is_as_long_as_it_was_before_anything_left(record):
+    cut = {"max_length": 9, "too_long": "cut"}
+    assert with_loss(record, **cut, whole_below=12) == [22, 23]
+    assert with_loss(record, **cut, whole_below=13) == list(range(22, 28))
+    assert len(Variant(prune=True, whole_below=12).row(record)["input_ids"]) == 8
+
+
+SECOND = {"keep_second_to_last": True}
+BOTH = [22, 23, 25, 26, 27, 28, 29, 7, 8]  # both ends, and the segment before the last
+
+
+@pytest.mark.parametrize(
+    ("options", "without", "expected"),
+    [
+        ({"select": "important", "tau": 0.4, "beta": 0.5}, [*ENDS, *RESPONSE], BOTH),
+        (
+            {"select": "high-strength", "tau": 0.4},
+            [22, 23, 24, 28, 29, 7, 8],
+            [*range(22, 30), 7, 8],
+        ),
+        (
+            {"select": "top-tokens", "share": 0.1},
+            [22, 23, 24, 28, 29, 7, 8],
+            [*range(22, 30), 7, 8],
+        ),
+        (
+            {"select": "top-signed-tokens", "share": 0.1},
+            [22, 23, 24, 28, 29, 7, 8],
+            [*range(22, 30), 7, 8],
+        ),
+        # One segment is drawn, with this seed one that is kept anyway.
+        ({"select": "random", "tau": 0.4, "beta": 1.0, "seed": 1}, [*ENDS, *RESPONSE], BOTH),
+    ],
+    ids=lambda value: value.get("select") if isinstance(value, dict) else None,
+)
+def test_the_segment_before_the_last_can_be_kept_too(record, options, without, expected):
+    """By length, segment 1 is the strongest, as its token is."""
+    record = replace(record, scorer=SegmentScorer(normalization="length"))
+    assert with_loss(record, **options) == without
+    assert with_loss(record, **options, **SECOND) == expected
+    scored_so = replace(record, scorer=replace(record.scorer, **SECOND))
+    assert with_loss(scored_so, **options) == expected
+
+
+@pytest.mark.parametrize("select", ["important", "random", "top-tokens"])
+def test_ends_are_kept_as_scored(record, select):
+    scorer = SegmentScorer(tau=0.4, beta=0.0, normalization="length", keep_ends=False)
+    record = replace(record, scorer=scorer)
+    kept = with_loss(record, select=select, share=0.1, train_response=False, **SECOND)
+    assert kept == ([24] if select == "top-tokens" else []) + [25, 26, 27]
+
+
+def test_weights_of_a_row_can_sum_to_1(record):
+    options = {"normalize": "trace"}
+    row = Variant(**options).row(record)
+    assert row["loss_weights"] == [on / 6 for on in row["assistant_masks"]]
+    for more in (
+        {"weighting": "strength"},
+        {"max_length": 9, "too_long": "cut"},
+        {"select": "top-tokens"},
+        {"prune": True},
+    ):
+        plain, row = Variant(**more).row(record), Variant(**options, **more).row(record)
+        total = sum(plain["loss_weights"])
+        assert row["loss_weights"] == pytest.approx([w / total for w in plain["loss_weights"]])
+        assert {**row, "loss_weights": 0} == {**plain, "loss_weights": 0}
+        assert sum(row["loss_weights"]) == pytest.approx(1, rel=1e-12)
+
+
+def test_the_collator_finds_nothing_left_to_scale(record):
+    row = Variant(normalize="trace", weighting="strength").row(record)
+    once, again = (
+        LossMaskCollator(0, emit_weights=True, normalize=scaled)([row])["loss_weights"]
+        for scaled in (None, "trace")
+    )
+    torch.testing.assert_close(once, again)
 
 
 def test_thresholds_and_normalization_are_as_scored_unless_given(record):

@@ -47,15 +47,27 @@ def test_rows_that_a_trainer_would_change_are_left_out_and_named(
     assert "do not cut rows" in dict(done.failed)[scored_traces[0].id]
 
 
+@pytest.mark.parametrize("option", [{"weighting": "strength"}, {"normalize": "trace"}])
 @pytest.mark.parametrize("name", sorted(set(TRAINERS) - set(WEIGHTED)))
-def test_masks_only_trainers_refuse_weights(scored_traces, tokenizer, tmp_path, name):
-    able = ", ".join(WEIGHTED)
-    with pytest.raises(ValueError, match=rf"reads weights \({able}\), got '{name}'"):
+def test_masks_only_trainers_refuse_weights(scored_traces, tokenizer, tmp_path, name, option):
+    able, ((argument, value),) = ", ".join(WEIGHTED), option.items()
+    message = rf"reads weights \({able}\), got '{name}'.* Leave out {argument}='{value}'\."
+    with pytest.raises(ValueError, match=message):
+        export(scored_traces, name, tmp_path / "out", Variant(**option), tokenizer=tokenizer)
+
+
+def test_a_trainer_that_divides_by_tokens_cannot_count_traces_alike(
+    scored_traces, tokenizer, tmp_path
+):
+    message = (
+        r"divides by the sum of weights \(trl, verl, openrlhf\), got 'ms-swift', which divides"
+    )
+    with pytest.raises(ValueError, match=message):
         export(
             scored_traces,
-            name,
+            "ms-swift",
             tmp_path / "out",
-            Variant(weighting="strength"),
+            Variant(normalize="trace"),
             tokenizer=tokenizer,
         )
 

@@ -39,9 +39,9 @@ def their_loss():
     return SFTLoss()
 
 
-@pytest.mark.parametrize("weighting", ["mask", "strength"])
-def test_openrlhf_trains_with_our_weights(scored_traces, tokenizer, tmp_path, weighting):
-    variant = Variant(weighting=weighting)
+@pytest.mark.parametrize("option", [{}, {"weighting": "strength"}, {"normalize": "trace"}], ids=str)
+def test_openrlhf_trains_with_our_weights(scored_traces, tokenizer, tmp_path, option):
+    variant = Variant(**option)
     export(scored_traces, "openrlhf", tmp_path / "export", variant)
     rows = [variant.row(record) for record in scored_traces]
     data = weighted_rows(tmp_path / "export", tokenizer)

@@ -31,12 +31,12 @@ def loader(folder):
     return StatefulDataLoader(rows, batch_size=3, collate_fn=collate)
 
 
-@pytest.mark.parametrize("weighting", ["mask", "strength"])
-def test_verl_trains_with_our_weights(scored_traces, tmp_path, weighting):
+@pytest.mark.parametrize("option", [{}, {"weighting": "strength"}, {"normalize": "trace"}], ids=str)
+def test_verl_trains_with_our_weights(scored_traces, tmp_path, option):
     from verl.utils import tensordict_utils
     from verl.workers.utils.losses import sft_loss
 
-    variant = Variant(weighting=weighting)
+    variant = Variant(**option)
     export(scored_traces, "verl", tmp_path / "export", variant)
     rows = [variant.row(record) for record in scored_traces]
     (batch,) = loader(tmp_path / "export")
