@@ -12,8 +12,9 @@ from tyro.conf import arg
 
 from segattr.cli.console import OK, UserError, errors, in_flags, progress
 from segattr.cli.loading import load_ig, prepare_tokenizer
-from segattr.cli.options import MachineOptions, PathOptions, Source, TextOptions
+from segattr.cli.options import MachineOptions, PathOptions, Source
 from segattr.cli.reading import open_traces
+from segattr.cli.text_options import ENTROPY, TextOptions
 from segattr.dataset.json_text import BadLine
 from segattr.encoding import encode
 from segattr.ig.calibration import fit_rule
@@ -55,9 +56,18 @@ class Calibrate:
         if not os.access(self.out.parent, os.W_OK):
             raise UserError(f"OUT must be in a folder one can write to, got {self.out}.")
         encoding = self.text.encoding()
+        if encoding["segmenter"] == ENTROPY:
+            raise UserError("--segmenter entropy is for score; calibrate with another one.")
         tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
         traces = self._encoded(tokenizer, encoding)
-        ig = load_ig(self.source, self.machine, self.path, tokenizer, scorer=self.scorer)
+        ig = load_ig(
+            self.source,
+            self.machine,
+            self.path,
+            tokenizer,
+            scorer=self.scorer,
+            max_length=self.text.max_length,
+        )
         rule = self._fit(ig, traces)
         seen = rule.validation
         print(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from segattr.cli.console import UserError, in_flags
 from segattr.cli.options import MachineOptions, PathOptions, Source
+from segattr.cli.text_options import ENTROPY
 from segattr.demo import ASSETS, BUNDLED
 from segattr.encoding import encode
-from segattr.engine.causal_lm import is_without_tokenizer, load_causal_lm
+from segattr.engine.causal_lm import CausalLM, is_without_tokenizer, load_causal_lm
+from segattr.engine.entropy import EntropyPeaks
 from segattr.engine.ops import choose
-from segattr.trace import Trace
+from segattr.trace import EncodedTrace, Trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +74,8 @@ def require_encoding(tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any
         UserError: If it cannot be encoded.
     """
     try:
-        encode(Trace("question", "reasoning", "1"), tokenizer, **{**encoding, "max_length": None})
+        settings = {**_without_entropy(encoding), "max_length": None}
+        encode(Trace("question", "reasoning", "1"), tokenizer, **settings)
     except Exception as error:  # chat templates raise errors of their own kinds
         raise UserError(in_flags(str(error), encoding)) from None
 
@@ -124,8 +129,26 @@ def load_ig(
             max_memory=None if memory is None else int(memory * 2**30),
         )
     except (ValueError, TypeError, RuntimeError) as error:
-        names = ("baseline", "scope", "engine", "backend", "max_memory", "rule")
+        names = ("baseline", "scope", "engine", "backend", "max_memory", "max_length", "rule")
         raise UserError(in_flags(str(error), names)) from None
+
+
+def encoder(lm: CausalLM, encoding: dict[str, Any]) -> Callable[[Trace], EncodedTrace]:
+    """Return what encodes traces; segments at peaks of entropy need the model itself."""
+    tokenizer = lm.load_tokenizer()
+    if encoding["segmenter"] != ENTROPY:
+        return partial(encode, tokenizer=tokenizer, **encoding)
+    others = _without_entropy(encoding)
+    peaks = EntropyPeaks(lm, encoding["segment_tokens"], others)
+    return lambda trace: encode(peaks(trace), tokenizer, **others)
+
+
+def _without_entropy(encoding: dict[str, Any]) -> dict[str, Any]:
+    """The options that need no model."""
+    if encoding["segmenter"] != ENTROPY:
+        return encoding
+    names = ("segmenter", "segment_tokens")
+    return {name: value for name, value in encoding.items() if name not in names}
 
 
 def _load_model(name: str, machine: MachineOptions) -> Any:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from segattr.checks import require_word
-from segattr.cli.console import UserError, in_flags
+from segattr.cli.console import in_flags
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
-from segattr.fields import FIELDS
 from segattr.ig.baseline import BASELINES
 from segattr.ig.choice import rule_of
 from segattr.ig.fast_ig import SCOPES
@@ -26,7 +25,6 @@ from segattr.ig.fitted import Rule
 from segattr.ig.rules import IntegrationRule
 from segattr.quadrature.fixed import RULES
 from segattr.scores import SegmentScorer
-from segattr.segments import PRESETS
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
@@ -145,76 +143,6 @@ class RuleOptions:
 
 
 @dataclass(frozen=True)
-class TextOptions:
-    """How a line becomes a trace, and a trace becomes tokens. \\n may be written out."""
-
-    field: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=NAME")] = ()
-    """Your name for a field, such as reasoning=cot."""
-    keywords: Annotated[
-        str,
-        arg(
-            metavar="KEYWORDS",
-            help=f"Where segments start: {one_of(PRESETS)}, or a file with one keyword a line.",
-        ),
-    ] = "paper"
-    opening: Annotated[str, arg(metavar="TEXT")] = ""
-    """Text before the reasoning, such as '<think>\\n'."""
-    instruction: Annotated[str, arg(metavar="TEXT")] = ""
-    """Text appended to every question."""
-    prompt_template: Annotated[str | None, optional("TEXT")] = None
-    """Prompt for a tokenizer without a chat template, such as '{question}\\n'."""
-    strip_final_answer: bool = False
-    """Leave the trace's own final answer out of the attributed text."""
-    max_length: Annotated[int | None, optional("T")] = None
-    """Most tokens of a trace, if below the model's context."""
-
-    def __post_init__(self) -> None:
-        for text in self.field:
-            name, _, key = text.partition("=")
-            if name not in FIELDS or not key:
-                raise ValueError(
-                    f"--field must be FIELD=NAME with FIELD one of {one_of(FIELDS)}, got {text!r}."
-                )
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"--max-length must be at least 1, got {self.max_length}.")
-        if self.prompt_template is not None and "{question}" not in self.prompt_template:
-            raise ValueError("--prompt-template must hold {question}, got one that does not.")
-
-    def fields(self) -> dict[str, str]:
-        """Names of fields, for `read_traces`."""
-        return {name: key for name, _, key in (text.partition("=") for text in self.field)}
-
-    def encoding(self) -> dict[str, Any]:
-        """Arguments of `encode`.
-
-        Raises:
-            UserError: If the keywords cannot be read.
-        """
-        return {
-            "keywords": self._keywords(),
-            "opening": _unescape(self.opening),
-            "instruction": _unescape(self.instruction),
-            "prompt_template": self.prompt_template and _unescape(self.prompt_template),
-            "strip_final_answer": self.strip_final_answer,
-            "max_length": self.max_length,
-        }
-
-    def _keywords(self) -> str | list[str]:
-        if self.keywords in PRESETS:
-            return self.keywords
-        try:
-            lines = Path(self.keywords).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise UserError(
-                f"--keywords must be {' or '.join(PRESETS)} or a file with one keyword a line, "
-                f"got {self.keywords!r}."
-            ) from None
-        if keywords := [_unescape(line) for line in lines if line]:
-            return keywords
-        raise UserError(f"--keywords must hold keywords, got {self.keywords}, which is empty.")
-
-
-@dataclass(frozen=True)
 class MachineOptions:
     """How the model is loaded, and what it runs on."""
 
@@ -253,7 +181,3 @@ class MachineOptions:
         require_word("--backend", self.backend, BACKENDS)
         if self.max_memory is not None and not 0 < self.max_memory < 2**40:
             raise ValueError(f"--max-memory must be GiB above 0, got {self.max_memory}.")
-
-
-def _unescape(text: str) -> str:
-    return text.replace("\\n", "\n")

@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 
 from segattr.cli.console import UserError
-from segattr.cli.options import Source, TextOptions
+from segattr.cli.options import Source
+from segattr.cli.text_options import TextOptions
 from segattr.dataset.json_text import BadLine
 from segattr.dataset.sources import STDIN, Place, list_files
 from segattr.dataset.traces import read_traces

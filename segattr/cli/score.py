@@ -6,20 +6,28 @@ import dataclasses
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg, create_mutex_group
 
-from segattr.cli.console import INTERRUPTED, OK, SOME_FAILED, UserError, errors, progress_by_share
-from segattr.cli.loading import load_ig, prepare_tokenizer
-from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, TextOptions
+from segattr.cli.console import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    UserError,
+    errors,
+    in_flags,
+    progress_by_share,
+)
+from segattr.cli.loading import encoder, load_ig, prepare_tokenizer
+from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, one_of, optional
 from segattr.cli.reading import open_traces, require_other_file
 from segattr.cli.summary import Tally
+from segattr.cli.text_options import TextOptions
+from segattr.dataset.flags import FLAGS, WIDE_GAP, Requirements
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.runner import Kind, Outcome, score_dataset
-from segattr.encoding import encode
 from segattr.scores import SegmentScorer, UndecidedWarning
 from segattr.version import __version__
 
@@ -46,6 +54,17 @@ class Score:
     machine: MachineOptions
     too_long: Literal["error", "skip"] = "error"
     """Whether a trace that is too long counts as an error or as a skip."""
+    require: Annotated[
+        str,
+        optional(
+            "NAMES",
+            f"What a trace must have to be written, of {one_of(FLAGS)}, with commas between: "
+            "the answer likelier than at the baseline, several segments, a narrow gap, no special "
+            "tokens spelled out. Others are named; without it, they are flagged in OUT.",
+        ),
+    ] = ""
+    max_gap: Annotated[float, arg(metavar="X")] = WIDE_GAP
+    """The widest completeness gap that is not flagged."""
     resume: Annotated[bool, EXISTING] = False
     """Continue OUT, passing over the texts it holds."""
     overwrite: Annotated[bool, EXISTING] = False
@@ -54,6 +73,15 @@ class Score:
     def __post_init__(self) -> None:
         # Contradictions are errors of the command line, before a model is read.
         self.attribution.make(self.scorer, self.path.scope)
+        self.requirements()
+
+    def requirements(self) -> Requirements:
+        """What a trace must have to be written."""
+        names = [name.strip() for name in self.require.split(",") if name.strip()]
+        try:
+            return Requirements(names, self.max_gap)
+        except ValueError as error:
+            raise ValueError(in_flags(str(error), ["require", "max_gap"])) from None
 
     def run(self) -> int:
         encoding = self.text.encoding()
@@ -62,13 +90,12 @@ class Score:
         with self._writer(encoding) as writer:
             tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
             rule = self.attribution.make(self.scorer, self.path.scope)
-            ig = load_ig(self.source, self.machine, self.path, tokenizer, rule=rule)
+            length = self.text.max_length
+            ig = load_ig(
+                self.source, self.machine, self.path, tokenizer, rule=rule, max_length=length
+            )
             outcomes = score_dataset(
-                traces,
-                partial(encode, tokenizer=tokenizer, **encoding),
-                ig,
-                self.scorer,
-                writer,
+                traces, encoder(ig.lm, encoding), ig, self.scorer, writer, self.requirements()
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UndecidedWarning)  # the summary counts them
@@ -108,6 +135,9 @@ class Score:
             steps = ((outcome, outcome.place.read) for outcome in outcomes)
             for outcome in progress_by_share(steps, "scoring"):
                 tally.add(outcome)
+                if outcome.scored and outcome.scored.control_tokens:
+                    tokens = ", ".join(outcome.scored.control_tokens)
+                    errors.print(f"{outcome.place}: {outcome.scored.id} spells out {tokens}")
                 if outcome.error is not None:
                     errors.print(f"{outcome.place}: {outcome.kind.value}: {outcome.error}")
         except OSError as error:

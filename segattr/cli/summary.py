@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segattr.dataset.flags import FLAGS
+
 if TYPE_CHECKING:
     from segattr.dataset.runner import Kind, Outcome
 
 
-WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores deserve more points
+REMEDIES = {
+    "rise": "Is it the right answer, and the model that can read them?",
+    "segments": "See --segmenter and --keywords.",
+    "gap": "See --max-evaluations, --steps and --max-gap.",
+    "plain": "See --split-special-tokens.",
+}
 
 
 @dataclass
@@ -28,6 +35,8 @@ class Tally:
     evaluations: list[int] = field(default_factory=list)
     undecided: int = 0
     unfinished: int = 0
+    flags: Counter[str] = field(default_factory=Counter)
+    segments: list[int] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.kinds[outcome.kind] += 1
@@ -42,6 +51,8 @@ class Tally:
         self.evaluations.append(scored.evaluations)
         self.undecided += any(segment.undecided for segment in scored.segments)
         self.unfinished += scored.converged is False
+        self.flags.update(scored.flags)
+        self.segments.append(len(scored.segments))
 
     def lines(self) -> Iterator[str]:
         """The summary."""
@@ -52,7 +63,10 @@ class Tally:
                 f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
                 f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
             )
-            yield f"{statistics.mean(self.kept):.0%} of the reasoning kept on average"
+            yield (
+                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
+                f"{statistics.median(self.segments):g} segments a trace in the median"
+            )
             yield f"{statistics.median(self.evaluations):g} evaluations in the median{self._gap()}"
             if self.undecided or self.unfinished:
                 yield (
@@ -60,13 +74,14 @@ class Tally:
                     "converge: see --max-evaluations, --tolerance and --baseline"
                 )
 
+            for flag, count in self.flags.items():
+                yield f"flagged {flag}, {count} traces: {FLAGS[flag]}. {REMEDIES[flag]}"
+
     def _gap(self) -> str:
         """The completeness gaps, for methods that have them."""
         if not self.gaps:
             return ""
-        wide = sum(gap > WIDE_GAP for gap in self.gaps)
-        remark = f" (above {WIDE_GAP:.0%} for {wide} traces)" if wide else ""
-        return f", a completeness gap of {statistics.median(self.gaps):.1%}{remark}"
+        return f", a completeness gap of {statistics.median(self.gaps):.1%}"
 
 
 def _peak_memory() -> int:

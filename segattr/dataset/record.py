@@ -62,6 +62,7 @@ class ScoredTrace:
         completeness_gap: See `Attribution`; None for methods without a baseline.
         evaluations: Gradient evaluations that were spent.
         converged: Whether the method is sure; None if it cannot tell.
+        flags: What speaks against its scores, of `segattr.dataset.flags.FLAGS`.
         method: Name of the attribution method.
         ran: What really ran: `Attribution.settings`.
         scorer: What chose the kept segments.
@@ -99,6 +100,7 @@ class ScoredTrace:
     completeness_gap: Amount | None
     evaluations: Count
     converged: bool | None
+    flags: list[str]
     method: str
     ran: dict[str, Any]
     scorer: SegmentScorer

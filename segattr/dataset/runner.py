@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from segattr.attribution import Attribution, Method
+from segattr.dataset.flags import Requirements, UnfitTraceError
 from segattr.dataset.json_text import BadLine
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.record import SCHEMA, ScoredTrace, id_of, plain_question
@@ -19,6 +20,8 @@ from segattr.dataset.segment import ScoredSegment
 from segattr.dataset.sources import Place
 from segattr.scores import SegmentScorer, SegmentScores, segment_sums
 from segattr.trace import EncodedTrace, Trace, TraceTooLongError
+
+NONE = Requirements()
 
 
 class Kind(enum.Enum):
@@ -28,6 +31,7 @@ class Kind(enum.Enum):
     DONE = "done before"
     DUPLICATE = "duplicate"
     TOO_LONG = "too long"
+    LEFT_OUT = "left out"
     FAILED = "failed"
 
 
@@ -51,6 +55,7 @@ def score_trace(
     method: Method,
     scorer: SegmentScorer,
     asked: Mapping[str, Any] | None = None,
+    requirements: Requirements = NONE,
 ) -> ScoredTrace:
     """Attribute and score one trace.
 
@@ -60,12 +65,16 @@ def score_trace(
         method: Any attribution method.
         scorer: What chooses the segments to keep.
         asked: What the user asked for; recorded as it is.
+        requirements: What the trace must have.
 
     Raises:
+        UnfitTraceError: If it lacks something that is required.
         ValueError: If the trace cannot be attributed or scored.
     """
+    requirements.check_tokens(encoded)
     attribution = method.attribute(encoded)
-    return scored_trace(trace, attribution, scorer, asked)
+    requirements.check(requirements.flags(attribution))
+    return scored_trace(trace, attribution, scorer, asked, requirements)
 
 
 def scored_trace(
@@ -73,6 +82,7 @@ def scored_trace(
     attribution: Attribution,
     scorer: SegmentScorer,
     asked: Mapping[str, Any] | None = None,
+    requirements: Requirements = NONE,
 ) -> ScoredTrace:
     """Score an attribution, and put together all that is known about its trace."""
     return ScoredTrace(
@@ -89,6 +99,7 @@ def scored_trace(
         completeness_gap=attribution.completeness_gap,
         evaluations=attribution.evaluations,
         converged=attribution.converged,
+        flags=requirements.flags(attribution),
         method=attribution.method,
         ran=dict(attribution.settings),
         scorer=scorer,
@@ -165,6 +176,7 @@ def score_dataset(
     method: Method,
     scorer: SegmentScorer,
     writer: ScoredWriter,
+    requirements: Requirements = NONE,
 ) -> Iterator[Outcome]:
     """Score traces one after another and write each as soon as it is there.
 
@@ -180,6 +192,7 @@ def score_dataset(
         method: Any attribution method.
         scorer: What chooses the segments to keep.
         writer: Where the scored traces go.
+        requirements: What a trace must have; one that lacks it is not written.
 
     Yields:
         One `Outcome` a trace, in order.
@@ -194,10 +207,12 @@ def score_dataset(
                 yield Outcome(place, Kind.DUPLICATE if writer.wrote(trace) else Kind.DONE)
                 continue
             trace = _under_a_new_name(trace, place, writer)
-            scored = score_trace(trace, encode(trace), method, scorer, writer.asked)
+            scored = score_trace(trace, encode(trace), method, scorer, writer.asked, requirements)
             writer.write(scored)
         except OSError:  # the file, not the trace: nothing after it could be written either
             raise
+        except UnfitTraceError as error:
+            yield Outcome(place, Kind.LEFT_OUT, error=str(error))
         except TraceTooLongError as error:
             yield Outcome(place, Kind.TOO_LONG, error=str(error))
         except (ValueError, FloatingPointError, MemoryError) as error:

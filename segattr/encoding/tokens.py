@@ -57,9 +57,13 @@ class Tokens:
     def _anchors(self) -> list[int]:
         """The character that decides each token's owner."""
         starts = self._starts
+        # Up to where the next token starts, since trimmed offsets lack white space; or to its own
+        # end, since tokens of one character's bytes overlap.
+        following = [*starts[1:], len(self.text)]
+        stops = [max(pair) for pair in zip(following, (s for _, s in self.spans), strict=True)]
         anchors = [
             next((at for at in range(start, stop) if not self.text[at].isspace()), start)
-            for start, stop in zip(starts, [*starts[1:], len(self.text)], strict=True)
+            for start, stop in zip(starts, stops, strict=True)
         ]
         if any(a > b for a, b in itertools.pairwise(anchors)):
             raise ValueError(

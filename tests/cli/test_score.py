@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from tiny import SCORE
+from tiny import SCORE, make_model
 
 from segattr.cli.main import main
 from segattr.dataset import read_scored
@@ -25,7 +25,9 @@ def test_score_then_show(traces, tmp_path, capsys):
     summary = capsys.readouterr().err
     assert "3 scored" in summary
     assert "traces/min" in summary
-    assert "% (above 5% for 3 traces)" in summary  # two points are far too few
+    assert (
+        "flagged gap, 3 traces: the completeness gap is wide" in summary
+    )  # two points are far too few
     records = list(read_scored(out))
     assert [record.id for record in records] == ["easy-01", "easy-02", "easy-03"]
     for record in records:
@@ -188,16 +190,16 @@ def test_overwrite_keeps_the_old_file_until_there_is_something_new(traces, tmp_p
 
 def test_whatever_one_trace_raises_the_others_are_scored(traces, tmp_path, capsys, monkeypatch):
     """A chat template that refuses a role raises an error of its own kind."""
-    from segattr.cli import score
+    from segattr.cli import loading
 
-    encode = score.encode
+    encode = loading.encode
 
     def fail_for_one(trace, *arguments, **settings):
         if trace.id == "easy-02":
             raise LookupError("system role not supported")
         return encode(trace, *arguments, **settings)
 
-    monkeypatch.setattr(score, "encode", fail_for_one)
+    monkeypatch.setattr(loading, "encode", fail_for_one)
     out = tmp_path / "out.jsonl"
     assert main(["score", str(traces), *SCORE, "--out", str(out)]) == 1
     errors = capsys.readouterr().err
@@ -244,3 +246,116 @@ def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "not converged" in shown
     assert "undecided" in shown
+
+
+def as_file(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+@pytest.fixture
+def flawed(records, tmp_path):
+    """A good trace, one with a wrong answer, one of one segment, one that spells a token out."""
+    good = records[0]
+    return as_file(
+        tmp_path / "flawed.jsonl",
+        {**good, "id": "good"},
+        {**good, "id": "wrong", "answer": "zebra zebra"},
+        {**good, "id": "single", "reasoning": good["reasoning"].replace("\n\n", " ")},
+        {**good, "id": "spelled", "reasoning": good["reasoning"] + " <eos> then."},
+    )
+
+
+def test_what_speaks_against_a_trace_is_flagged_counted_and_named(flawed, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["score", flawed, *SCORE, "--max-gap", "1e9", "--out", str(out)]) == 0
+    flags = {scored.id: scored.flags for scored in read_scored(out)}
+    assert flags["good"] == []
+    assert flags["wrong"] == ["rise"]
+    assert flags["single"] == ["segments"]
+    assert flags["spelled"] == ["plain"]
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "flagged segments, 1 traces: the trace is a single segment" in errors
+    assert "spelled spells out <eos>" in errors
+
+
+def test_flagged_traces_are_left_out_when_asked(flawed, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    asked = ["--require", "rise,segments,plain", "--max-gap", "1e9"]
+    assert main(["score", flawed, *SCORE, *asked, "--out", str(out)]) == 0
+    assert [scored.id for scored in read_scored(out)] == ["good"]
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "1 scored, 3 left out" in errors
+    assert "flawed.jsonl:2: left out: the answer is no likelier" in errors
+    out = tmp_path / "other.jsonl"
+    assert main(["score", flawed, *SCORE, "--require", "gap", "--out", str(out)]) == 0
+    assert list(read_scored(out)) == []
+    assert main(["score", flawed, *SCORE, "--require", "rice", "--out", str(out)]) == 2
+    assert "--require must be one of 'rise'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--segmenter", "paragraphs"], 8),
+        (["--segmenter", "paragraphs", "--segment-tokens", "40"], None),
+        (["--segmenter", "sentences"], None),
+        (["--segmenter", "windows", "--segment-tokens", "8"], None),
+        (["--segmenter", "entropy", "--segment-tokens", "8"], None),
+    ],
+)
+def test_traces_may_be_cut_otherwise(traces, tmp_path, options, count):
+    out = tmp_path / "out.jsonl"
+    assert main(["score", str(traces), *SCORE, *options, "--out", str(out)]) == 0
+    scored = next(iter(read_scored(out)))
+    assert len(scored.segments) > 1
+    assert count in (None, len(scored.segments))
+    assert "".join(scored.texts) == scored.reasoning
+    assert scored.asked["segmenter"] == options[1]
+
+
+def test_marks_and_switches_are_options(traces, tmp_path):
+    out = tmp_path / "out.jsonl"
+    marks = ["--opening", "O\\n", "--closing", "[c]", "--end-of-turn", "[e]", "--stub", "[s]"]
+    switches = ["--chat-template-kwargs", '{"thinking": true}']
+    assert main(["score", str(traces), *SCORE, *marks, *switches, "--out", str(out)]) == 0
+    asked = next(iter(read_scored(out))).asked
+    assert asked["chat_template_kwargs"] == {"thinking": True}
+    assert [asked[name] for name in ("opening", "closing", "stub")] == ["O\n", "[c]", "[s]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--segmenter", "words"], "--segmenter must be one of"),
+        (["--segmenter", "windows"], "--segment-tokens must be given for windows"),
+        (["--segment-tokens", "9"], "read by other segmenters than keywords"),
+        (["--segmenter", "sentences", "--segment-tokens", "0"], "must be at least 1, got 0"),
+        (["--chat-template-kwargs", "[1]"], "--chat-template-kwargs must be a JSON object"),
+        (["--max-gap", "nan"], "--max-gap must be at least 0"),
+    ],
+)
+def test_bad_options_of_the_text(traces, tmp_path, capsys, options, message):
+    out = ["--out", str(tmp_path / "out.jsonl")]
+    assert main(["score", str(traces), *SCORE, *options, *out]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_keywords_file_may_start_with_a_byte_order_mark(traces, tmp_path):
+    keywords, out = tmp_path / "keywords.txt", tmp_path / "out.jsonl"
+    keywords.write_text("\\n\\nWait\n", encoding="utf-8-sig")
+    options = ["--keywords", str(keywords), "--out", str(out)]
+    assert main(["score", str(traces), *SCORE, *options]) == 0
+    assert next(iter(read_scored(out))).asked["keywords"] == ["\n\nWait"]
+
+
+def test_max_length_may_exceed_the_models_context(traces, tokenizer, tmp_path, capsys):
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 32}
+    make_model("llama", **sizes).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), "--model", str(tmp_path / "model"), *SCORE[2:]]
+    assert main([*command, "--out", str(out)]) == 1
+    assert "must fit the model's context = 32" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--max-length", "4096", "--out", str(out)]) == 0
+    assert len(list(read_scored(out))) == 3

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from segattr import Trace, TraceTooLongError, encode, split_segments
+from segattr import Trace, TraceTooLongError, encode, split_segments, training_row
 from segattr.encoding import INSTRUCTION
 
 QUESTION, REASONING = "Given: a is 3. Find a?", "I need a.\n\nWait, a is 3; a = 3.\n\nHowever, hmm."
@@ -266,3 +266,26 @@ def test_the_published_spans_end_one_token_late(real_traces, qwen_tokenizer):
             boundaries += 1
             late += published == ours + 1
     assert (late, boundaries) == (969, 1046)
+
+
+def test_an_early_statement_of_the_answer_is_no_final_one(demo):
+    reasoning = "So it may be \\boxed{42}.\n\nWait, 2 is 2.\n\nHowever, 1 is 1."
+    encoded = encode(Trace(QUESTION, reasoning, "42"), demo[1], strip_final_answer=True)
+    assert len(encoded.segments) == 3
+    assert encoded.characters[-1][1] == len(reasoning)
+
+
+def test_untrained_characters_are_tokens_without_loss(demo):
+    reasoning = "I need a.\n\nWait, result: 7. So a = 3."
+    start = reasoning.index("result")
+    trace = Trace(QUESTION, reasoning, "3", untrained=[(start, start + len("result: 7."))])
+    encoded = encode(trace, demo[1])
+    row = training_row(encoded, weights=[1] * len(encoded.segments))
+    off = [t for t, on in zip(row["input_ids"], row["assistant_masks"], strict=True) if not on]
+    prompt = encoded.input_ids[slice(*encoded.prompt)].tolist()
+    assert demo[1].decode(off[len(prompt) :]).strip() == "result: 7."
+
+
+def test_trailing_empty_segments_of_ones_own_stay(demo):
+    trace = Trace(QUESTION, REASONING, "3", segments=["", REASONING, "", ""])
+    assert len(encode(trace, demo[1]).segments) == 4
