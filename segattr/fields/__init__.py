@@ -6,7 +6,9 @@ loaded.
 
 from __future__ import annotations
 
-from segattr.fields.reading import FIELDS as FIELDS
+from segattr.fields.layouts import LAYOUTS as LAYOUTS
+from segattr.fields.names import FIELDS as FIELDS
+from segattr.fields.reading import Reading as Reading
 from segattr.fields.reading import trace_fields as trace_fields
 from segattr.fields.thinking import MARKS as MARKS
 from segattr.fields.thinking import Mark as Mark

@@ -1,84 +1,180 @@
-"""Records to fields: one JSON object to what a `Trace` is made of.
-
-Imports nothing outside the standard library: the command's help lists `FIELDS` before torch is
-loaded.
-"""
+"""Records to fields: one JSON object to what a `Trace` is made of, and where each part stood."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from segattr.checks import require_word
+from segattr.fields.answers import answer_text, find_answer, split_finder
+from segattr.fields.chat import Chat, read_chat
+from segattr.fields.columns import Columns
+from segattr.fields.completions import Completion, read_completion, read_last_turn
+from segattr.fields.layouts import layout_of
+from segattr.fields.names import FIELDS, Found, parsed, root
+from segattr.fields.questions import read_question, require_read
+from segattr.fields.thinking import MARKS, Mark
+from segattr.fields.turns import Turn, require_finished
 
-# The keys that a field is looked for under; the first that a record has is taken.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "question": ("question", "problem", "prompt", "instruction"),
-    "reasoning": ("reasoning", "solution", "reasoning_content", "thinking"),
-    "answer": ("answer", "final_answer", "expected_answer"),
-    "response": ("response",),
-    "id": ("id", "uuid"),
-    "segments": ("segments",),
-}
-REQUIRED = ("question", "reasoning", "answer")
-CHAT = ("messages", "conversations")
-ROLES = {"human": "user", "gpt": "assistant"}
+CUT_SHORT = ("truncated", "is_truncated")
 
 
-def trace_fields(record: Mapping[str, Any], own: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the arguments of `Trace` that a record holds; see `Trace.from_record`.
+@dataclass(frozen=True)
+class Reading:
+    """What was read from a record.
+
+    Args:
+        values: Arguments of `Trace`.
+        layout: Name of the layout; ``plain`` if no data set was recognised.
+        columns: Where each field stood, in words: ``messages[-1].content up to </think>``.
+    """
+
+    values: dict[str, Any]
+    layout: str
+    columns: dict[str, str]
+
+
+def trace_fields(
+    record: Mapping[str, Any],
+    own: Mapping[str, str | None] | None = None,
+    *,
+    layout: str = "auto",
+    marks: tuple[str, str] | None = None,
+) -> Reading:
+    """Read the arguments of `Trace` from a record; see `Trace.from_record`.
 
     Args:
         record: One JSON object.
-        own: Your own key for a field, such as ``{"reasoning": "cot"}``.
+        own: Your own column for a field, such as ``{"reasoning": "cot"}``; None: there is none.
+        layout: A name of `LAYOUTS`.
+        marks: What opens and closes the thinking, instead of `MARKS`.
 
     Returns:
-        ``question``, ``reasoning``, ``answer`` and ``metadata``; ``response``, ``id`` and
-        ``segments`` where the record has them. Texts are not checked here; `Trace` does that.
+        The arguments, the layout's name, and where each field stood. Texts are not checked here;
+        `Trace` does that.
 
     Raises:
-        ValueError: If a field is missing, ``own`` names none of `FIELDS`, or a number is not
-            finite.
+        ValueError: If a field is missing, or cannot be read surely; names the column.
     """
-    own = own or {}
-    for name in own:
-        remedy = "Your own key stands on the other side: {'reasoning': 'cot'}."
-        require_word("a key of fields", name, FIELDS, remedy)
-    record = _with_chat(record, own)
-    keys = {name: _find(record, own.get(name), name) for name in FIELDS}
-    values = {name: record[key] for name, key in keys.items() if key is not None}
-    for name in REQUIRED:
-        if name not in values:
+    known = layout_of(record, layout)
+    columns = Columns(record, own or {}, known)
+    pairs = MARKS if marks is None else (Mark(*(mark.strip("\n") for mark in marks)),)
+    found = {name: one for name in FIELDS if (one := columns.find(name, pairs)) is not None}
+    _require_whole(record, found, bool(known.verdicts))
+    chat = read_chat(found["messages"]) if "messages" in found else None
+    completion = read_completion(found.get("reasoning"), found.get("response"))
+    if "question" not in found and not (chat and chat.question):
+        raise columns.missing("question")
+    turn = read_last_turn(completion, chat, pairs)
+    if turn is None:
+        raise columns.missing("reasoning")
+    question, where = read_question(found, chat, completion.before)
+    answer = _answer(columns, found.get("answer"), turn)
+    read = {"question": where, **turn.columns, "answer": answer.column}
+    values = {**_texts(question, turn, answer), **_others(found, turn)}
+    read |= {name: found[name].column for name in values if name in found and name not in read}
+    values["metadata"] = _metadata(record, columns.used, known.name)
+    used = {*columns.used, *(("input_ids",) if known.name == "segattr" else ())}
+    require_read(record, sorted(used), question)
+    return Reading(values, known.name, read)
+
+
+def _require_whole(record: Mapping[str, Any], found: Mapping[str, Found], chosen: bool) -> None:
+    """Raise for a generation that stopped before its end."""
+    for name in FIELDS["finish_reason"]:
+        value = record.get(name)
+        if not (chosen and isinstance(value, list)):
+            require_finished(value, name)
+    if (named := found.get("finish_reason")) is not None and not chosen:
+        require_finished(named.value, named.column)
+    for name in CUT_SHORT:
+        if record.get(name) is True:
+            require_finished("length", name)
+
+
+def _texts(question: Any, turn: Turn, answer: Found) -> dict[str, Any]:
+    texts = {"question": question, "reasoning": turn.reasoning, "answer": answer_text(answer)}
+    return texts if turn.response is None else {**texts, "response": turn.response}
+
+
+def _answer(columns: Columns, found: Found | None, turn: Turn) -> Found:
+    """Return the answer's column, or what is found inside a text."""
+    if found is None:
+        raise columns.missing("answer")
+    if not split_finder(found.column)[1]:
+        return found
+    for name in columns.names("answer"):
+        column, finder = split_finder(name)
+        text = columns.text(column) if column else _boxed_text(turn, finder)
+        inner = text.value
+        if finder:
+            inner = find_answer(text.value, finder) if isinstance(text.value, str) else None
+        if inner not in (None, ""):
+            return Found(inner, f"{finder} in {text.column}" if finder else column)
+    raise columns.missing("answer")
+
+
+def _boxed_text(turn: Turn, finder: str) -> Found:
+    """Return the text of the turn that an answer stands in: the response, or the reasoning."""
+    if turn.response and find_answer(turn.response, finder) is not None:
+        return Found(turn.response, turn.columns["response"])
+    return Found(turn.reasoning, turn.columns["reasoning"])
+
+
+def _others(found: Mapping[str, Found], turn: Turn) -> dict[str, Any]:
+    """Return the arguments that are no texts."""
+    values: dict[str, Any] = {}
+    if "id" in found:
+        values["id"] = str(found["id"].value)
+    if "segments" in found:
+        values["segments"] = found["segments"].value
+    if "tools" in found and (tools := _tools(found["tools"])):
+        values["tools"] = tools
+    if "chat_template_kwargs" in found:
+        switches = parsed(found["chat_template_kwargs"], dict, "an object")
+        values["chat_template_kwargs"] = switches
+    marks = _marks(found.get("marks")) or turn.marks
+    if marks is not None:
+        values["marks"] = marks
+    if "untrained" in found and (spans := parsed(found["untrained"], list, "a list of spans")):
+        if turn.marks is not None and turn.marks[0]:
             raise ValueError(
-                f"{name} must be given, got a record with the fields "
-                f"{', '.join(map(str, record)) or 'none'}. "
-                f"Looked for: {own.get(name) or ', '.join(FIELDS[name])}. "
-                f"Name your own with fields={{{name!r}: ...}}."
+                f"{found['untrained'].column} must count from the reasoning's first character, got "
+                f"spans beside {turn.columns['reasoning']}, which had {turn.marks[0]!r} before it. "
+                "Give the reasoning without it."
             )
-    values["answer"] = _text_of(values["answer"])
-    if "id" in values:
-        values["id"] = str(values["id"])
-    used = {*keys.values(), *CHAT}
-    metadata = {key: value for key, value in record.items() if key not in used}
+        values["untrained"] = spans
+    return values
+
+
+def _tools(found: Found) -> list[Any]:
+    tools = [
+        parsed(replace(found, value=tool), dict, "a list of objects")
+        for tool in parsed(found, list, "a list of objects")
+    ]
+    return tools
+
+
+def _marks(found: Found | None) -> tuple[str, str] | None:
+    if found is None:
+        return None
+    pair = found.value
+    if not isinstance(pair, (list, tuple)) or [type(mark) for mark in pair] != [str, str]:
+        raise ValueError(
+            f"{found.column} must be what opens and what closes the thinking, got {pair!r:.80}. "
+            "Write two texts."
+        )
+    return (pair[0], pair[1])
+
+
+def _metadata(record: Mapping[str, Any], used: set[str], layout: str) -> dict[str, Any]:
+    if layout == "segattr":
+        return dict(record.get("metadata") or {})
+    taken = used | set(FIELDS["messages"])
+    metadata = {key: value for key, value in record.items() if key not in taken}
     _require_finite(metadata)
-    return {**values, "metadata": metadata}
-
-
-def _find(record: Mapping[str, Any], own: str | None, name: str) -> str | None:
-    """Return the key that the record has a field under."""
-    keys = (own,) if own else FIELDS[name]
-    return next((key for key in keys if record.get(key) is not None), None)
-
-
-def _text_of(answer: Any) -> Any:
-    """Return the text of a number; other answers as they are."""
-    if isinstance(answer, bool) or not isinstance(answer, (int, float)):
-        return answer
-    if isinstance(answer, float) and not math.isfinite(answer):
-        raise ValueError(f"answer must be text or a number, got {answer}. Mend the record.")
-    return str(answer)
+    return metadata
 
 
 def _require_finite(metadata: Mapping[str, Any]) -> None:
@@ -96,50 +192,3 @@ def _require_finite(metadata: Mapping[str, Any]) -> None:
                 left += part.values()
             elif isinstance(part, (list, tuple)):
                 left += part
-
-
-def _with_chat(record: Mapping[str, Any], own: Mapping[str, str]) -> Mapping[str, Any]:
-    """Fill in from the chat what the record has no key for; a key of your own is not replaced."""
-    present = {name for name in FIELDS if _find(record, own.get(name), name) is not None}
-    if {"question", "reasoning"} <= present:
-        return record
-    chat = _from_chat(record)
-    missing = [name for name in chat if name not in present and name not in own]
-    return {**record, **{name: chat[name] for name in missing}}
-
-
-def _from_chat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return question, reasoning and response of chat data; nothing for other records."""
-    turns = record.get("messages") or record.get("conversations")
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return {}
-    messages = [_message(turn) for turn in turns]
-    if not messages or messages[-1]["role"] != "assistant":
-        return {}
-    question = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]
-    found = {"question": question, **_last_turn(messages[-1])}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a turn with ``role`` and ``content``, whatever they are called."""
-    role = turn.get("role", turn.get("from"))
-    if not isinstance(role, str):
-        raise ValueError(f"a message's role must be text, got {role!r:.80}. Mend the record.")
-    content = turn.get("content", turn.get("value"))
-    return {**turn, "role": ROLES.get(role, role), "content": content}
-
-
-def _last_turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reasoning of the assistant's turn, and the response if there is one."""
-    content = message["content"]
-    if message.get("reasoning_content"):
-        return {"reasoning": message["reasoning_content"], "response": content}
-    if not isinstance(content, str):
-        raise ValueError(
-            f"the assistant's content must be a string, got {type(content).__name__}. Join its "
-            "parts to one text."
-        )
-    reasoning, closed, response = content.partition("</think>")
-    reasoning = re.sub(r"^\s*<think>\n?", "", reasoning)
-    return {"reasoning": reasoning, "response": response if closed else None}

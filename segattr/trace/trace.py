@@ -96,26 +96,36 @@ class Trace:
 
     @classmethod
     def from_record(
-        cls, record: Mapping[str, Any], fields: Mapping[str, str] | None = None
+        cls,
+        record: Mapping[str, Any],
+        fields: Mapping[str, str | None] | None = None,
+        *,
+        layout: str = "auto",
+        marks: tuple[str, str] | None = None,
     ) -> Trace:
-        """Read a trace from a JSON object.
+        r"""Read a trace from a JSON object.
 
-        Each field is read from the first key of `segattr.fields.FIELDS` that the record has, so
-        LIMO's ``question, solution, answer`` work as they are. Chat data may have ``messages`` (or
-        ``conversations`` with ``from`` and ``value``) instead of question or reasoning: the last
-        turn is the assistant's, and is cut at ``</think>`` or has ``reasoning_content``. A numeric
-        answer becomes its text. Keys that are not read go to ``metadata``.
+        A field is read from the columns of `segattr.fields.FIELDS`, from chat messages whose last
+        turn is the assistant's, or as a layout says. A whole turn is cut where its thinking ends.
+        An answer loses the white space, one ``\boxed{}`` and one pair of dollars around it. Two
+        places that differ are refused, and so is what cannot be read surely. Keys that are not read
+        go to ``metadata``.
 
         Args:
             record: One JSON object.
-            fields: Your own key for a field, such as ``{"reasoning": "cot"}``; the other fields are
-                looked for as without it.
+            fields: Your own column for a field, such as ``{"reasoning": "cot"}``, dotted or indexed
+                (``"generations[0]"``); for the answer also ``"solution:\boxed"``, the last box in
+                a column, ``"\boxed"``, that of the trace, and ``"answer:####"``. None: the record
+                has none. The other fields are looked for as without it.
+            layout: A data set's name from `segattr.fields.LAYOUTS`; ``"plain"`` recognises none,
+                ``"auto"`` those whose columns are unmistakable.
+            marks: What opens and closes the thinking, where `segattr.fields.MARKS` lacks it.
 
         Raises:
-            ValueError: If a field is missing, empty or not text, ``fields`` names an unknown field,
-                or the metadata have a number that is not finite.
+            ValueError: If a field is missing, empty or not text, two places differ, ``fields``
+                names an unknown field, or the metadata have a number that is not finite.
         """
-        return cls(**trace_fields(record, fields))
+        return cls(**trace_fields(record, fields, layout=layout, marks=marks).values)
 
     def __repr__(self) -> str:
         """Show how the texts begin, in a few hundred characters, without metadata."""

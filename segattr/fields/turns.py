@@ -1,0 +1,182 @@
+"""The assistant's turn: reasoning and response from the one or two texts that a record has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from segattr.fields.names import Found, naming, same
+from segattr.fields.thinking import MARKS, Cut, Mark, cut, require_whole
+
+ENDS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"),
+    *("<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<end_of_turn>", "<turn|>", "<|end|>"),
+    *("<|return|>", "<|call|>", "<|eot|>", "<|END_OF_TURN_TOKEN|>", "<|end_of_role|>"),
+    *("[|endofturn|]", "<seed:eos>", "<|im_sep|>", "<eos>", "</s>"),
+)
+# What a text of its own may hold; the others are nothing but ends of turns.
+ALSO_TEXT = ("<eos>", "</s>")
+HEADERS = (
+    *("<|im_start|>", "<|start_header_id|>", "<｜User｜>", "<｜Assistant｜>", "<start_of_turn>"),
+    *("<|user|>", "<|assistant|>", "<|START_OF_TURN_TOKEN|>", "[INST]", "<|start|>", "[|user|]"),
+    *("<|turn>", "<|start_of_role|>"),
+)
+# How services say that a generation stopped before its end.
+CUT_OFF = (
+    *("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "incomplete"),
+    *("content_filter", "error", "abort", "cancelled"),
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Reasoning and response, and where they stood.
+
+    Args:
+        reasoning: As in `Trace`.
+        response: As in `Trace`.
+        marks: As in `Trace`.
+        columns: Where reasoning and response stood, in words.
+    """
+
+    reasoning: str
+    response: str | None = None
+    marks: tuple[str, str] | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+def read_turn(
+    reasoning: Found | None, content: Found | None, marks: Sequence[Mark] = MARKS
+) -> Turn:
+    """Read a turn from its reasoning, its content, or both.
+
+    Args:
+        reasoning: What stands in a place for reasoning: the reasoning, with or without its marks,
+            or the whole turn.
+        content: What stands in a place for the response: the response, or the whole turn.
+        marks: What may open and close the thinking.
+
+    Raises:
+        ValueError: If it cannot be said where the thinking ends, or the two disagree.
+    """
+    reasoning, content = _without_end(reasoning, content)
+    thought = reasoning and cut(reasoning, marks, closed=content is not None)
+    said = content and cut(content, marks)
+    if content is None and reasoning is not None:
+        turn = _from_one(reasoning, thought)
+    elif reasoning is None and content is not None:
+        if said is None:
+            require_whole(content, marks)
+        turn = _from_one(content, said)
+    else:
+        assert reasoning is not None and content is not None
+        turn = _from_two(reasoning, thought, content, said)
+    _require_one_turn(turn)
+    return turn
+
+
+def _from_one(text: Found, parts: Cut | None) -> Turn:
+    if parts is None:
+        return Turn(text.value, columns={"reasoning": text.column})
+    if not parts.reasoning.strip():
+        raise ValueError(
+            f"{text.column} must hold reasoning, got none before {parts.closing}. Drop this trace."
+        )
+    columns = {
+        "reasoning": f"{text.column} up to {parts.closing}",
+        "response": f"{text.column} after {parts.closing}",
+    }
+    return Turn(parts.reasoning, parts.rest, (parts.opening, parts.closing), columns)
+
+
+def _from_two(reasoning: Found, thought: Cut | None, content: Found, said: Cut | None) -> Turn:
+    body = thought.reasoning if thought else reasoning.value
+    after = thought.rest if thought else ""
+    if said is not None and (said.opening or said.reasoning.strip()):
+        if not same(body, said.reasoning) or (after.strip() and not same(after, said.rest)):
+            raise _conflict("reasoning", reasoning.column, content.column)
+        return _from_one(content, said)
+    rest = said.rest if said else content.value
+    if after.strip() and not same(after, rest):
+        raise ValueError(
+            f"{reasoning.column} must be reasoning alone beside {content.column}, got text after "
+            f"{thought.closing if thought else ''}. {naming('response', reasoning.column)}"
+        )
+    pair = None
+    if thought or said:
+        closing = (thought or said).closing  # type: ignore[union-attr]
+        pair = (thought.opening if thought else "", closing)
+    columns = {"reasoning": reasoning.column, "response": content.column}
+    return Turn(body, rest if after.strip() else after + rest, pair, columns)
+
+
+def agreed(own: Turn, chat: Turn, chat_column: str) -> Turn:
+    """Return the fuller one of two readings of one turn.
+
+    Raises:
+        ValueError: If they are not of one turn.
+    """
+    if not same(own.reasoning, chat.reasoning):
+        raise _conflict("reasoning", own.columns["reasoning"], chat_column)
+    if own.response is None:
+        return chat
+    if chat.response is None:
+        return own
+    if not same(own.response, chat.response):
+        raise _conflict("response", own.columns["response"], chat_column)
+    return chat
+
+
+def _conflict(name: str, *columns: str) -> ValueError:
+    plain = [column.split(" ")[0] for column in columns]
+    return ValueError(
+        f"{name} must be read from one place, got {' and '.join(plain)}, which differ. "
+        f"{naming(name, *plain)}"
+    )
+
+
+def _without_end(
+    reasoning: Found | None, content: Found | None
+) -> tuple[Found | None, Found | None]:
+    """Take the end of turn off the turn's last text: the template writes its own."""
+    if content is not None:
+        return reasoning, _ended(content)
+    return reasoning and _ended(reasoning), None
+
+
+def _ended(text: Found) -> Found:
+    stripped = text.value.rstrip()
+    end = next((end for end in ENDS if stripped.endswith(end)), None)
+    return text if end is None else replace(text, value=stripped.removesuffix(end))
+
+
+def _require_one_turn(turn: Turn) -> None:
+    """Raise for a text in which a turn ends, or another one starts."""
+    for name, text in (("reasoning", turn.reasoning), ("response", turn.response or "")):
+        for token in (*ENDS, *HEADERS):
+            if token in text and token not in ALSO_TEXT and token != "[INST]":
+                raise ValueError(
+                    f"{name} must stay inside one turn, got {token} in {turn.columns[name]}. Cut "
+                    "the text there, or drop this trace."
+                )
+
+
+def require_unrendered(question: Found) -> None:
+    """Raise for a question that a chat template has been applied to already."""
+    for token in HEADERS:
+        if token in question.value:
+            raise ValueError(
+                f"question must be plain text or chat messages, got {token} in {question.column}: "
+                "a chat template was applied already. Give the text, or the messages."
+            )
+
+
+def require_finished(reason: Any, column: str) -> None:
+    """Raise for a reason that says a generation was cut off."""
+    reasons = reason if isinstance(reason, list) else [reason]
+    for one in reasons:
+        if isinstance(one, str) and one.lower() in CUT_OFF:
+            raise ValueError(
+                f"a generation must have come to its end, got {one} in {column}. Drop this trace."
+            )
