@@ -27,7 +27,7 @@ def open_traces(source: Source, text: TextOptions) -> Iterator[tuple[Place, Trac
     if not given:
         raise UserError("TRACES must name files, got none. Name some, or - for standard input.")
     try:
-        traces = read_traces(source.traces, text.fields())
+        traces = read_traces(source.traces, text.fields(), **text.reading())
         first = next(traces, None)
     except OSError as error:
         raise UserError(

@@ -122,6 +122,7 @@ class Score:
             **source,
             "dtype": self.machine.dtype,
             "field": self.text.fields(),
+            **self.text.reading(),
             **self.attribution.asked(),
             **dataclasses.asdict(self.path),
             **dataclasses.asdict(self.scorer),

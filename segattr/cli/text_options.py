@@ -12,7 +12,7 @@ from tyro.conf import UseAppendAction, arg
 from segattr.checks import require_word
 from segattr.cli.console import UserError
 from segattr.cli.options import one_of, optional
-from segattr.fields import FIELDS
+from segattr.fields import FIELDS, LAYOUTS
 from segattr.segments import PRESETS, SEGMENTERS
 
 ENTROPY = "entropy"
@@ -24,7 +24,13 @@ class TextOptions:
     """How a line becomes a trace, and a trace becomes tokens. \\n may be written out."""
 
     field: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=NAME")] = ()
-    """Your name for a field, such as reasoning=cot."""
+    r"""Your column for a field, such as reasoning=cot, reasoning=generations[0] or
+    answer=solution:\boxed; with nothing after the =, there is none."""
+    layout: Annotated[
+        str, arg(metavar="NAME", help=f"What the columns mean: {one_of(LAYOUTS)}.")
+    ] = "auto"
+    marks: Annotated[tuple[str, str] | None, optional("OPENING CLOSING")] = None
+    """What opens and closes the thinking in the file, if no usual pair such as <think> </think>."""
     segmenter: Annotated[
         str,
         arg(
@@ -67,11 +73,12 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         for text in self.field:
-            name, _, key = text.partition("=")
-            if name not in FIELDS or not key:
+            name, named, _ = text.partition("=")
+            if name not in FIELDS or not named:
                 raise ValueError(
                     f"--field must be FIELD=NAME with FIELD one of {one_of(FIELDS)}, got {text!r}."
                 )
+        require_word("--layout", self.layout, LAYOUTS)
         require_word("--segmenter", self.segmenter, CUTS)
         if self.segment_tokens is not None and self.segmenter == "keywords":
             raise ValueError("--segment-tokens is read by other segmenters than keywords.")
@@ -86,9 +93,15 @@ class TextOptions:
             raise ValueError("--prompt-template must hold {question}, got one that does not.")
         self._switches()
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str | None]:
         """Names of fields, for `read_traces`."""
-        return {name: key for name, _, key in (text.partition("=") for text in self.field)}
+        parts = (text.partition("=") for text in self.field)
+        return {name: column or None for name, _, column in parts}
+
+    def reading(self) -> dict[str, Any]:
+        """Other arguments of `read_traces`."""
+        marks = self.marks and tuple(_unescape(mark) for mark in self.marks)
+        return {"layout": self.layout, "marks": marks}
 
     def encoding(self) -> dict[str, Any]:
         """Arguments of `encode`.

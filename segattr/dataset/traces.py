@@ -14,7 +14,7 @@ from segattr.trace import Trace
 
 def read_traces(
     paths: str | Path | Iterable[str | Path],
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, str | None] | None = None,
     **reading: Any,
 ) -> Iterator[tuple[Place, Trace | BadLine]]:
     """Read the traces of files, in constant memory but for their ids.

@@ -1,4 +1,4 @@
-"""Chat messages, whatever their keys are called: what stands before the last turn, and that turn."""
+"""Chat messages, whatever their keys are called, and the last turn among them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segattr.fields.names import Found, naming, parsed, same
+from segattr.fields.turns import require_finished
 
 ROLES = {
     **{"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"},
@@ -65,9 +66,9 @@ def messages_of(turns: Any, column: str) -> list[dict[str, Any]]:
 def _rows(turns: Mapping[str, Any]) -> list[Any]:
     """Return the messages of an object: of one message, or of a list for each key."""
     values = list(turns.values())
-    if values and all(isinstance(value, list) for value in values):
-        if len({len(value) for value in values}) == 1:
-            return [dict(zip(turns, row, strict=True)) for row in zip(*values, strict=True)]
+    lengths = {len(value) if isinstance(value, list) else None for value in values}
+    if len(lengths) == 1 and None not in lengths:
+        return [dict(zip(turns, row, strict=True)) for row in zip(*values, strict=True)]
     return [turns]
 
 
@@ -133,10 +134,12 @@ def messages_parts(parts: Sequence[Any], column: str) -> Sequence[Mapping[str, A
 
 def _calls(texts: list[Any], column: str) -> list[dict[str, Any]]:
     """Return ShareGPT's function call, a string of JSON, as tool calls."""
-    try:
-        calls = json.loads(texts[0]) if texts and isinstance(texts[0], str) else (texts or [None])[0]
-    except ValueError:
-        calls = None
+    calls = texts[0] if texts else None
+    if isinstance(calls, str):
+        try:
+            calls = json.loads(calls)
+        except ValueError:
+            calls = None
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         raise ValueError(
@@ -161,7 +164,9 @@ def last_turn(message: Mapping[str, Any], column: str) -> tuple[Found | None, Fo
         content = "".join(texts[split:])
     for thought in thoughts:
         if not isinstance(thought.value, str):
-            raise ValueError(f"{thought.column} must be text, got {thought.value!r:.80}. Convert it.")
+            raise ValueError(
+                f"{thought.column} must be text, got {thought.value!r:.80}. Convert it."
+            )
         if not same(thought.value, thoughts[0].value):
             raise ValueError(
                 f"reasoning must be read from one place, got {thoughts[0].column} and "
@@ -171,10 +176,13 @@ def last_turn(message: Mapping[str, Any], column: str) -> tuple[Found | None, Fo
         raise ValueError(
             f"the assistant's content must be a string, got None in {column}. Drop this trace."
         )
-    return (thoughts or [None])[0], None if content is None else Found(content, where)
+    said = None if content is None else Found(content, where)
+    return thoughts[0] if thoughts else None, said
 
 
 def _require_readable(message: Mapping[str, Any], column: str) -> None:
+    for key in ("finish_reason", "stop_reason"):
+        require_finished(message.get(key), f"{column}.{key}")
     for key in UNREAD_KEYS:
         if message.get(key):
             raise ValueError(

@@ -13,6 +13,7 @@ from segattr.fields.names import (
     RESPONSE_OF,
     SURE_RESPONSES,
     Found,
+    as_field,
     lookup,
     naming,
     root,
@@ -72,6 +73,7 @@ class Columns:
         if field == "reasoning":
             found = self._without_answers(found)
         if field == "response":
+            self._require_said()
             found = [one for one in found if self._is_response(one, marks)]
         plain: Callable[[Found], Any] = answer_text if field == "answer" else lambda one: one.value
         for other in found[1:]:
@@ -121,15 +123,27 @@ class Columns:
         texts = [one for one in kept if isinstance(one.value, (str, list))]
         return texts or kept
 
+    def _require_said(self) -> None:
+        """Raise where a service returned a thought, and nothing after it."""
+        for content, thoughts in RESPONSE_OF.items():
+            for thought in thoughts:
+                cut_off = content in self.record and not self.record[content]
+                if cut_off and self.record.get(thought) and "reasoning" not in self.own:
+                    raise ValueError(
+                        f"{content} must hold what follows {thought}, got "
+                        f"{self.record[content]!r}: the generation was cut off. Drop this trace. "
+                        f"If all of it is reasoning: {as_field('reasoning', thought)}."
+                    )
+
     def _is_response(self, found: Found, marks: tuple[Mark, ...]) -> bool:
         """Whether a column holds the response; raises where nobody can tell."""
         beside = [one.column for one in self._candidates("reasoning") if one.value]
         beside += [self.own["reasoning"]] if self.own.get("reasoning") else []  # type: ignore[list-item]
         beside += [one.column for one in self._candidates("messages") if one.value]
-        if found.column in SURE_RESPONSES or (not beside and self._is_text(found.value)):
-            return True
         if not self._is_text(found.value):
-            return False
+            return found.column in SURE_RESPONSES and found.value not in ([], {})
+        if found.column in SURE_RESPONSES or not beside:
+            return True
         with_it = RESPONSE_OF.get(found.column, ())
         marked = any(mark.closing in str(found.value) for mark in marks)
         if marked or any(name in with_it for name in beside):
@@ -138,8 +152,7 @@ class Columns:
             return True
         raise ValueError(
             f"response must be named, got {found.column} beside {beside[0]}, which may be one. "
-            f"{naming('response', found.column)} If it is none: fields={{'response': None}} "
-            "(--field response=)."
+            f"{naming('response', found.column)} If it is none: {as_field('response', None)}."
         )
 
     @staticmethod

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segattr.fields.chat import Chat, last_turn, messages_of
-from segattr.fields.names import Found, naming, same
+from segattr.fields.names import Found, as_field, naming, same
 from segattr.fields.thinking import Mark
-from segattr.fields.turns import Turn, agreed, read_turn
+from segattr.fields.turns import Turn, agreed, conflict, read_turn
 
 # Columns that may hold a list, of which there must be one.
 PLURAL = ("thinking_trajectories", "generations", "responses", "completions", "outputs")
@@ -58,6 +58,7 @@ def read_completion(reasoning: Found | None, content: Found | None) -> Completio
             before = messages[:-1]
             column = f"{content.column}[-1]" if content.value is turns else content.column
             thought, content = last_turn(messages[-1], column)
+            _require_said(thought, content)
             reasoning = reasoning or thought
     for name, found in (("reasoning", reasoning), ("response", content)):
         if found is not None and not isinstance(found.value, str):
@@ -91,13 +92,24 @@ def read_last_turn(own: Completion, chat: Chat | None, marks: Sequence[Mark]) ->
     mine = own.reasoning is not None or own.content is not None
     if chat is None or not chat.has_turn:
         return read_turn(own.reasoning, own.content, marks) if mine else None
-    if not mine:
-        return read_turn(chat.reasoning, chat.content, marks)
     if own.reasoning is not None and own.reasoning.named:
         return _named_reasoning(own, chat, marks)
+    _require_said(chat.reasoning, chat.content)
+    if not mine:
+        return read_turn(chat.reasoning, chat.content, marks)
     if own.reasoning is None:
         return _own_content(own, chat, marks)
     return _both(own, chat, marks)
+
+
+def _require_said(reasoning: Found | None, content: Found | None) -> None:
+    """Raise where a service returned a thought, and nothing after it."""
+    if reasoning is not None and (content is None or not content.value.strip()):
+        raise ValueError(
+            f"a turn must say something after its thinking, got no content beside "
+            f"{reasoning.column}: the generation was cut off. Drop this trace. If all of it is "
+            f"reasoning: {as_field('reasoning', reasoning.column)}."
+        )
 
 
 def _named_reasoning(own: Completion, chat: Chat, marks: Sequence[Mark]) -> Turn:
@@ -118,11 +130,15 @@ def _own_content(own: Completion, chat: Chat, marks: Sequence[Mark]) -> Turn:
     if chat.content is not None and same(own.content.value, chat.content.value):
         return read_turn(chat.reasoning, chat.content, marks)
     turn = read_turn(chat.reasoning, chat.content, marks)
-    if own.content.named or same(own.content.value, turn.response):
+    if same(own.content.value, turn.response) and not own.content.named:
+        return turn
+    if own.content.named:
         reasoning = Found(turn.reasoning, turn.columns["reasoning"])
         read = read_turn(reasoning, own.content, marks)
         return replace(read, marks=read.marks or turn.marks)
-    return agreed(read_turn(None, own.content, marks), turn, chat.column)
+    if not any(mark.closing in own.content.value for mark in marks):
+        raise conflict("response", own.content.column, f"{chat.column}[-1].content")
+    return agreed(read_turn(None, own.content, marks), turn, f"{chat.column}[-1].content")
 
 
 def _both(own: Completion, chat: Chat, marks: Sequence[Mark]) -> Turn:
@@ -137,7 +153,7 @@ def _both(own: Completion, chat: Chat, marks: Sequence[Mark]) -> Turn:
             raise ValueError(
                 f"reasoning must be read from one place, got {own.reasoning.column} and "
                 f"{said.column}, which differ. "
-                f"{naming('reasoning', own.reasoning.column, said.column)} Or, if it is what "
-                f"follows the reasoning: {naming('response', said.column)}"
+                f"{naming('reasoning', own.reasoning.column, said.column)} If the turn is what "
+                f"follows the reasoning: {as_field('response', said.column)}."
             )
-    return agreed(turn, read_turn(chat.reasoning, said, marks), chat.column + "[-1].content")
+    return agreed(turn, read_turn(chat.reasoning, said, marks), f"{chat.column}[-1].content")

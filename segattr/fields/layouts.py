@@ -27,7 +27,8 @@ class Layout:
             not looked for.
         columns: A record that has all of these is of this layout, when nothing is said; none: only
             when it is asked for.
-        without: A record that has one of these is not.
+        beside: Columns that would otherwise be read as something, and are not. Any other one makes
+            a record another layout's.
         holds: A column and a text that it must hold, for the same purpose.
         verdicts: Lists that say which of several generations are correct; any of them may.
         whole: Lists that say which of them were not cut off.
@@ -36,7 +37,7 @@ class Layout:
     name: str
     fields: Mapping[str, Columns]
     columns: Columns = ()
-    without: Columns = ()
+    beside: Columns = ()
     holds: tuple[str, str] | None = None
     verdicts: Columns = ()
     whole: Columns = ()
@@ -45,7 +46,10 @@ class Layout:
         """Whether a record is of this layout, by its columns."""
         if not self.columns or not all(lookup(record, name) is not None for name in self.columns):
             return False
-        if any(lookup(record, name) is not None for name in self.without):
+        known = {root(name) for names in self.fields.values() for name in names}
+        known |= {*map(root, self.columns), *self.beside}
+        rivals = (name for field in RIVALS for name in FIELDS[field] if record.get(name))
+        if any(name not in known for name in rivals):
             return False
         return self.holds is None or self.holds[1] in str(lookup(record, self.holds[0]))
 
@@ -55,6 +59,7 @@ ALWAYS = (
     *("system", "tools", "chat_template_kwargs", "id", "segments", "untrained", "marks"),
     "finish_reason",
 )
+RIVALS = ("question", "reasoning", "answer", "response", "messages")
 PLAIN = Layout("plain", FIELDS)
 NAMED = (
     Layout(
@@ -62,6 +67,7 @@ NAMED = (
         {name: (name,) for name in ("question", "reasoning", "answer", "response")}
         | {"segments": ()},
         columns=("schema", "digest", "input_ids", "question", "reasoning"),
+        beside=("prompt",),
     ),
     Layout(
         "limo",
@@ -101,33 +107,31 @@ NAMED = (
         "openthoughts",  # Bespoke-Stratos has the same columns
         {**CHAT, "answer": (BOXED,)},
         columns=("system", "conversations"),
-        without=("answer", "final_answer", "expected_answer", "problem", "question"),
     ),
     Layout("bespoke-stratos", {**CHAT, "answer": (BOXED,)}),
     Layout(
         "openthoughts2",
         {**CHAT, "answer": (BOXED,)},
         columns=("question", "conversations", "source", "id"),
-        without=("answer", "final_answer", "expected_answer"),
+        beside=("question",),
     ),
     Layout(
         "openthoughts3",
         {**CHAT, "answer": (BOXED,)},
         columns=("conversations", "difficulty", "source", "domain"),
-        without=("answer", "final_answer", "expected_answer"),
     ),
     Layout(
         "openr1-math",
         {"question": ("problem",), "response": ("generations",), "answer": ("answer",)},
         columns=("problem", "answer", "generations", "correctness_math_verify"),
         verdicts=("correctness_math_verify", "correctness_llama"),
+        beside=("solution", "messages"),
         whole=("is_reasoning_complete", "finish_reasons"),
     ),
     Layout(
         "mixture-of-thoughts",
         {**CHAT, "answer": (BOXED,)},
         columns=("messages", "num_tokens", "source"),
-        without=("answer", "final_answer", "expected_answer", "problem", "question"),
     ),
     Layout(
         "openmathreasoning",
@@ -137,13 +141,11 @@ NAMED = (
             "answer": ("expected_answer",),
         },
         columns=("problem", "generated_solution", "expected_answer"),
-        without=("solution", "messages", "reasoning", "response"),
     ),
     Layout(
         "am-deepseek-r1",
         {**CHAT, "answer": ("messages[0].info.reference_answer",)},
         columns=("messages[0].info.reference_answer",),
-        without=("answer", "final_answer", "expected_answer"),
     ),
     Layout(
         "numinamath-cot",
@@ -151,18 +153,14 @@ NAMED = (
             "question": ("problem",),
             "reasoning": ("solution",),
             "answer": (rf"solution:{BOXED}",),
+            "messages": ("messages",),
         },
         columns=("problem", "solution", "source"),
-        without=(
-            *("answer", "final_answer", "expected_answer", "conversations", "generations"),
-            *("response", "completion", "output", "reasoning", "generated_solution"),
-        ),
     ),
     Layout(
         "gsm8k",
         {"question": ("question",), "reasoning": ("answer",), "answer": ("answer:####",)},
         columns=("question", "answer"),
-        without=("reasoning", "solution", "response", "completion", "output", "messages"),
         holds=("answer", "\n####"),
     ),
     Layout(
@@ -174,7 +172,6 @@ NAMED = (
             "answer": ("answer", rf"content:{BOXED}"),
         },
         columns=("input", "reasoning_content", "content"),
-        without=("question", "instruction", "prompt", "messages"),
     ),
     Layout(
         "trl",
@@ -190,7 +187,6 @@ NAMED = (
             **{"response": ("output",), "answer": ("answer", BOXED)},
         },
         columns=("instruction", "output"),
-        without=("answer", "final_answer", "expected_answer", "question", "prompt", "reasoning"),
     ),
     Layout("sharegpt", {"messages": ("conversations",), "answer": ("answer", BOXED)}),
     Layout(
@@ -201,7 +197,6 @@ NAMED = (
             "answer": ("reward_model.ground_truth",),
         },
         columns=("prompt", "reward_model.ground_truth"),
-        without=("answer", "question", "problem"),
     ),
 )
 LAYOUTS = ("auto", *(layout.name for layout in (PLAIN, *NAMED)))

@@ -14,6 +14,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "reasoning": (
         *("reasoning", "solution", "reasoning_content", "thinking", "cot", "chain_of_thought"),
         *("thought", "rationale", "reasoning_trace", "deepseek_reasoning"),
+        *("thoughts", "think", "long_cot", "reasoning_text", "reasoning_chain"),
         *("thinking_trajectories", "deepseek_thinking_trajectory"),
     ),
     "answer": ("answer", "final_answer", "expected_answer"),
@@ -111,5 +112,10 @@ def same(first: Any, second: Any) -> bool:
 
 def naming(field: str, *columns: str) -> str:
     """Return a remedy: the way to name a column for a field."""
-    ways = " or ".join(f"{{{field!r}: {column!r}}}" for column in columns)
-    return f"Name the column to read: fields={ways} (--field {field}={columns[0]})."
+    ways = " or ".join(as_field(field, column) for column in columns)
+    return f"Name the one to read: {ways}."
+
+
+def as_field(field: str, column: str | None) -> str:
+    """Return how a column is named for a field, in Python and in the command."""
+    return f"fields={{{field!r}: {column!r}}} (--field {field}={column or ''})"

@@ -13,7 +13,7 @@ from segattr.fields.turns import require_unrendered
 UNREAD = (
     *("image", "images", "video", "videos", "audio", "audios", "documents", "context", "passage"),
     *("choices", "options", "functions", "prefix", "prefill", "chat_template"),
-    *("input_ids", "loss_mask", "assistant_masks", "completion_mask"),
+    *("input_ids", "loss_mask", "assistant_masks", "completion_mask", "input", "history"),
 )
 Question = str | list[dict[str, Any]]
 
@@ -41,6 +41,9 @@ def read_question(
     if extra:
         question = [*_messages(question), *extra]
     last = question[-1] if isinstance(question, list) and question else None
+    text = last.get("content") if isinstance(last, dict) else question
+    if isinstance(text, str):
+        require_unrendered(Found(text, column))
     if isinstance(last, dict) and last.get("role") == "assistant":
         raise ValueError(
             f"question must stop before the assistant's turn, got one in {column}. Put its text "
@@ -56,8 +59,6 @@ def _asked(found: Found | None, chat: Chat | None) -> tuple[Any, str]:
         turn = chat.has_turn
         return chat.question, f"{chat.column}[:-1]" if turn else chat.column
     value = _chat_value(found)
-    if isinstance(value, str):
-        require_unrendered(Found(value, found.column))
     if chat is None or found.named or not chat.question:
         return value, found.column
     asked = [turn["content"] for turn in chat.question if turn["role"] == "user"]
@@ -141,8 +142,8 @@ def require_read(record: Mapping[str, Any], used: Sequence[str], question: Any) 
         if texts and all(text.strip() in asked for text in texts):
             continue
         raise ValueError(
-            f"{name} must be part of a text, got a column that no trace has a place for. Write it "
-            "into the question, or take it out of the record."
+            f"{name} must not decide about tokens, got a column that no trace has a place for. "
+            "Write it into the question, or take it out of the record."
         )
 
 

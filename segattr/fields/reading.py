@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segattr.fields.answers import answer_text, find_answer, split_finder
-from segattr.fields.chat import Chat, read_chat
+from segattr.fields.chat import read_chat
 from segattr.fields.columns import Columns
-from segattr.fields.completions import Completion, read_completion, read_last_turn
-from segattr.fields.layouts import layout_of
-from segattr.fields.names import FIELDS, Found, parsed, root
-from segattr.fields.questions import read_question, require_read
+from segattr.fields.completions import read_completion, read_last_turn
+from segattr.fields.layouts import PLAIN, layout_of
+from segattr.fields.names import FIELDS, Found, parsed
+from segattr.fields.questions import read_question, require_read, texts_in
 from segattr.fields.thinking import MARKS, Mark
-from segattr.fields.turns import Turn, require_finished
+from segattr.fields.turns import Turn, conflict, require_finished
 
 CUT_SHORT = ("truncated", "is_truncated")
 
@@ -59,7 +59,7 @@ def trace_fields(
     """
     known = layout_of(record, layout)
     columns = Columns(record, own or {}, known)
-    pairs = MARKS if marks is None else (Mark(*(mark.strip("\n") for mark in marks)),)
+    pairs = _pairs(columns, marks)
     found = {name: one for name in FIELDS if (one := columns.find(name, pairs)) is not None}
     _require_whole(record, found, bool(known.verdicts))
     chat = read_chat(found["messages"]) if "messages" in found else None
@@ -75,9 +75,20 @@ def trace_fields(
     values = {**_texts(question, turn, answer), **_others(found, turn)}
     read |= {name: found[name].column for name in values if name in found and name not in read}
     values["metadata"] = _metadata(record, columns.used, known.name)
+    if known is PLAIN and "reasoning" not in columns.own:
+        _require_only_thinking(values["metadata"], turn, pairs)
     used = {*columns.used, *(("input_ids",) if known.name == "segattr" else ())}
     require_read(record, sorted(used), question)
     return Reading(values, known.name, read)
+
+
+def _require_only_thinking(left: Mapping[str, Any], turn: Turn, pairs: Sequence[Mark]) -> None:
+    """Raise if a column that was not read holds another thought."""
+    for name, value in left.items():
+        for text in texts_in(value):
+            thoughts = (text.partition(m.closing)[0] for m in pairs if m.closing in text)
+            if not all(one.rstrip().endswith(turn.reasoning.strip()) for one in thoughts):
+                raise conflict("reasoning", turn.columns["reasoning"], name)
 
 
 def _require_whole(record: Mapping[str, Any], found: Mapping[str, Found], chosen: bool) -> None:
@@ -90,7 +101,7 @@ def _require_whole(record: Mapping[str, Any], found: Mapping[str, Found], chosen
         require_finished(named.value, named.column)
     for name in CUT_SHORT:
         if record.get(name) is True:
-            require_finished("length", name)
+            require_finished("length", f"{name}, which is true")
 
 
 def _texts(question: Any, turn: Turn, answer: Found) -> dict[str, Any]:
@@ -134,8 +145,7 @@ def _others(found: Mapping[str, Found], turn: Turn) -> dict[str, Any]:
     if "chat_template_kwargs" in found:
         switches = parsed(found["chat_template_kwargs"], dict, "an object")
         values["chat_template_kwargs"] = switches
-    marks = _marks(found.get("marks")) or turn.marks
-    if marks is not None:
+    if (marks := _marks_of(found.get("marks"), turn)) is not None:
         values["marks"] = marks
     if "untrained" in found and (spans := parsed(found["untrained"], list, "a list of spans")):
         if turn.marks is not None and turn.marks[0]:
@@ -154,6 +164,32 @@ def _tools(found: Found) -> list[Any]:
         for tool in parsed(found, list, "a list of objects")
     ]
     return tools
+
+
+def _pairs(columns: Columns, marks: tuple[str, str] | None) -> tuple[Mark, ...]:
+    """Return what may open and close the thinking: the user's marks, the record's, or all."""
+    own = _marks(Found(marks, "marks")) if marks is not None else None
+    given = own or _marks(columns.find("marks"))
+    if given is None:
+        return MARKS
+    mark = Mark(*(text.strip("\n") for text in given))
+    if own is not None and not mark.closing:
+        raise ValueError("marks must close the thinking, got nothing to look for. Give a text.")
+    others = () if own is not None else MARKS
+    return (mark, *(one for one in others if one != mark)) if mark.closing else others
+
+
+def _marks_of(found: Found | None, turn: Turn) -> tuple[str, str] | None:
+    """Return the marks as they stood in the text, or as the record says."""
+    said = _marks(found)
+    if said is None or turn.marks is None:
+        return said or turn.marks
+    if any(a.strip() and a.strip() != b.strip() for a, b in zip(turn.marks, said, strict=True)):
+        raise ValueError(
+            f"marks must be those of the text, got {said} beside {turn.marks} in "
+            f"{turn.columns['reasoning']}. Mend the record."
+        )
+    return turn.marks
 
 
 def _marks(found: Found | None) -> tuple[str, str] | None:

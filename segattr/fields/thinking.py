@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segattr.fields.names import Found, naming
+from segattr.fields.names import Found, as_field
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _closing_alone(text: Found, marks: Sequence[Mark]) -> Mark | None:
 
 def _opened(before: str, mark: Mark) -> tuple[str, str]:
     """Return the opening mark as it stands, newlines included, and the reasoning after it."""
-    match = mark.opening and re.match(rf"\s*{re.escape(mark.opening)}\n*", before)
+    match = mark.opening and re.match(rf"\s*{re.escape(mark.opening)}[\r\n]*", before)
     return (match[0], before[match.end() :]) if match else ("", before)
 
 
@@ -118,5 +118,5 @@ def require_whole(text: Found, marks: Sequence[Mark] = MARKS) -> None:
     raise ValueError(
         f"{text.column} must say where its thinking ends, got no mark such as </think>. Give other "
         "marks with marks=(opening, closing) (--marks). If all of it is reasoning: "
-        f"{naming('reasoning', text.column)}"
+        f"{as_field('reasoning', text.column)}."
     )

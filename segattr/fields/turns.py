@@ -1,4 +1,4 @@
-"""The assistant's turn: reasoning and response from the one or two texts that a record has of it."""
+"""The assistant's turn: reasoning and response from the texts that a record has of it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from segattr.fields.names import Found, naming, same
+from segattr.fields.names import Found, as_field, naming, same
 from segattr.fields.thinking import MARKS, Cut, Mark, cut, require_whole
 
 ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"),
-    *("<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<end_of_turn>", "<turn|>", "<|end|>"),
+    *("<\uff5cend▁of▁sentence\uff5c>", "<end_of_turn>", "<turn|>", "<|end|>"),
     *("<|return|>", "<|call|>", "<|eot|>", "<|END_OF_TURN_TOKEN|>", "<|end_of_role|>"),
     *("[|endofturn|]", "<seed:eos>", "<|im_sep|>", "<eos>", "</s>"),
 )
 # What a text of its own may hold; the others are nothing but ends of turns.
 ALSO_TEXT = ("<eos>", "</s>")
 HEADERS = (
-    *("<|im_start|>", "<|start_header_id|>", "<｜User｜>", "<｜Assistant｜>", "<start_of_turn>"),
+    *(
+        "<|im_start|>",
+        "<|start_header_id|>",
+        "<\uff5cUser\uff5c>",
+        "<\uff5cAssistant\uff5c>",
+        "<start_of_turn>",
+    ),
     *("<|user|>", "<|assistant|>", "<|START_OF_TURN_TOKEN|>", "[INST]", "<|start|>", "[|user|]"),
     *("<|turn>", "<|start_of_role|>"),
 )
@@ -61,8 +67,8 @@ def read_turn(
         ValueError: If it cannot be said where the thinking ends, or the two disagree.
     """
     reasoning, content = _without_end(reasoning, content)
-    thought = reasoning and cut(reasoning, marks, closed=content is not None)
-    said = content and cut(content, marks)
+    thought = cut(reasoning, marks, closed=content is not None) if reasoning else None
+    said = cut(content, marks) if content else None
     if content is None and reasoning is not None:
         turn = _from_one(reasoning, thought)
     elif reasoning is None and content is not None:
@@ -70,7 +76,8 @@ def read_turn(
             require_whole(content, marks)
         turn = _from_one(content, said)
     else:
-        assert reasoning is not None and content is not None
+        assert reasoning is not None
+        assert content is not None
         turn = _from_two(reasoning, thought, content, said)
     _require_one_turn(turn)
     return turn
@@ -95,13 +102,14 @@ def _from_two(reasoning: Found, thought: Cut | None, content: Found, said: Cut |
     after = thought.rest if thought else ""
     if said is not None and (said.opening or said.reasoning.strip()):
         if not same(body, said.reasoning) or (after.strip() and not same(after, said.rest)):
-            raise _conflict("reasoning", reasoning.column, content.column)
+            raise conflict("reasoning", reasoning.column, content.column)
         return _from_one(content, said)
     rest = said.rest if said else content.value
     if after.strip() and not same(after, rest):
         raise ValueError(
-            f"{reasoning.column} must be reasoning alone beside {content.column}, got text after "
-            f"{thought.closing if thought else ''}. {naming('response', reasoning.column)}"
+            f"{reasoning.column} must be reasoning alone beside {content.column}, got other text "
+            f"after {thought.closing if thought else ''}. "
+            f"To read it whole: {as_field('response', None)}."
         )
     pair = None
     if thought or said:
@@ -118,17 +126,18 @@ def agreed(own: Turn, chat: Turn, chat_column: str) -> Turn:
         ValueError: If they are not of one turn.
     """
     if not same(own.reasoning, chat.reasoning):
-        raise _conflict("reasoning", own.columns["reasoning"], chat_column)
+        raise conflict("reasoning", own.columns["reasoning"], chat_column)
     if own.response is None:
         return chat
     if chat.response is None:
         return own
     if not same(own.response, chat.response):
-        raise _conflict("response", own.columns["response"], chat_column)
+        raise conflict("response", own.columns["response"], chat_column)
     return chat
 
 
-def _conflict(name: str, *columns: str) -> ValueError:
+def conflict(name: str, *columns: str) -> ValueError:
+    """Return the error of two columns that differ."""
     plain = [column.split(" ")[0] for column in columns]
     return ValueError(
         f"{name} must be read from one place, got {' and '.join(plain)}, which differ. "
@@ -163,7 +172,13 @@ def _require_one_turn(turn: Turn) -> None:
 
 
 def require_unrendered(question: Found) -> None:
-    """Raise for a question that a chat template has been applied to already."""
+    """Raise for a question that a chat template has been applied to already, if only in part."""
+    for mark in MARKS:
+        if question.value.rstrip().endswith((mark.opening, mark.closing)):
+            raise ValueError(
+                f"question must stop before the assistant's turn, got {mark.opening} or "
+                f"{mark.closing} at the end of {question.column}. Take it off."
+            )
     for token in HEADERS:
         if token in question.value:
             raise ValueError(
