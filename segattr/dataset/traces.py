@@ -47,7 +47,7 @@ def read_traces(
 
 def _traces(
     records: Iterable[tuple[Place, Mapping[str, Any] | BadLine]],
-    fields: Mapping[str, str] | None,
+    fields: Mapping[str, str | None] | None,
     reading: Mapping[str, Any],
 ) -> Iterator[tuple[Place, Trace | BadLine]]:
     first: dict[str, tuple[bytes, Place]] = {}
