@@ -31,7 +31,7 @@ def find_answer(text: str, finder: str) -> str | None:
     if finder == HASHES:
         _, found, after = text.rpartition(HASHES)
         return after.strip().partition("\n")[0].strip() if found else None
-    starts = [match.end() for match in re.finditer(r"\\f?boxed\s*\{", text)]
+    starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]
     return _balanced(text, starts[-1]) if starts else None
 
 
@@ -81,7 +81,7 @@ def _bare(text: str, column: str) -> str:
     """Take off what stands around an answer, until nothing does."""
     while (inner := _without_wrapping(text.strip())) != text:
         text = inner
-    if "\n\n" in text or "####" in text or re.search(r"\\f?boxed\s*\{", text):
+    if "\n\n" in text or "####" in text or re.search(r"\\(?:boxed|fbox)\s*\{", text):
         finder = HASHES if "####" in text else BOXED
         raise ValueError(
             f"answer must be the final answer alone, got text around it in {column}. Say where it "
@@ -92,7 +92,7 @@ def _bare(text: str, column: str) -> str:
 
 
 def _without_wrapping(text: str) -> str:
-    if match := re.match(r"\\f?boxed\s*\{", text):
+    if match := re.match(r"\\(?:boxed|fbox)\s*\{", text):
         inner = _balanced(text, match.end())
         if inner is not None and match.end() + len(inner) + 1 == len(text):
             return inner.strip()

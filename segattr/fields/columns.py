@@ -47,7 +47,8 @@ class Columns:
             raise ValueError(
                 f"fields must name a column once, got {twice[0]!r} for two fields. Name another."
             )
-        self.claimed = {root(path) for path in paths}
+        # An answer inside a text leaves the text to others.
+        self.claimed = {root(path) for path in paths if not split_finder(path)[1]}
 
     def names(self, field: str) -> tuple[str, ...]:
         """Return where a field is looked for."""
@@ -144,6 +145,8 @@ class Columns:
             return found.column in SURE_RESPONSES and found.value not in ([], {})
         if found.column in SURE_RESPONSES or not beside:
             return True
+        if not found.value:
+            return False
         with_it = RESPONSE_OF.get(found.column, ())
         marked = any(mark.closing in str(found.value) for mark in marks)
         if marked or any(name in with_it for name in beside):

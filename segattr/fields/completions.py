@@ -90,10 +90,10 @@ def read_last_turn(own: Completion, chat: Chat | None, marks: Sequence[Mark]) ->
         ValueError: If they do not, or it cannot be said where the thinking ends.
     """
     mine = own.reasoning is not None or own.content is not None
-    if chat is None or not chat.has_turn:
-        return read_turn(own.reasoning, own.content, marks) if mine else None
     if own.reasoning is not None and own.reasoning.named:
         return _named_reasoning(own, chat, marks)
+    if chat is None or not chat.has_turn:
+        return read_turn(own.reasoning, own.content, marks) if mine else None
     _require_said(chat.reasoning, chat.content)
     if not mine:
         return read_turn(chat.reasoning, chat.content, marks)
@@ -112,15 +112,23 @@ def _require_said(reasoning: Found | None, content: Found | None) -> None:
         )
 
 
-def _named_reasoning(own: Completion, chat: Chat, marks: Sequence[Mark]) -> Turn:
-    """Read the user's column; the chat's turn adds its response if it is the same one."""
-    turn = read_turn(own.reasoning, own.content, marks)
-    try:
-        other = read_turn(chat.reasoning, chat.content, marks)
-    except ValueError:
-        return turn  # the user said where the reasoning stands
-    if turn.response is None and same(turn.reasoning, other.reasoning):
-        return other
+def _named_reasoning(own: Completion, chat: Chat | None, marks: Sequence[Mark]) -> Turn:
+    """Read the user's column; a whole turn elsewhere adds its response if it is the same one."""
+    content = own.content
+    others: list[tuple[Found | None, Found | None]] = []
+    if content and not content.named and any(mark.closing in content.value for mark in marks):
+        others.append((None, content))
+        content = None
+    if content is None and chat is not None and chat.has_turn:
+        others.append((chat.reasoning, chat.content))
+    turn = read_turn(own.reasoning, content, marks)
+    for other in others if turn.response is None else ():
+        try:
+            whole = read_turn(*other, marks)
+        except ValueError:
+            continue  # the user said where the reasoning stands
+        if same(turn.reasoning, whole.reasoning):
+            return whole
     return turn
 
 

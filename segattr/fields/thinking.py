@@ -107,14 +107,19 @@ def _require_once(text: Found, mark: Mark, reasoning: str, rest: str) -> None:
         )
 
 
-def require_whole(text: Found, marks: Sequence[Mark] = MARKS) -> None:
-    """Raise for a turn that does not say where its thinking ends."""
+def require_closed(text: Found, marks: Sequence[Mark] = MARKS) -> None:
+    """Raise for a text without a closing mark that opens a thought."""
     for mark in marks:
         if mark.opening and mark.opening in text.value:
             raise ValueError(
                 f"{text.column} must end its thinking, got {mark.opening} in the middle, without "
                 f"{mark.closing}. Drop this trace, or cut it by hand."
             )
+
+
+def require_whole(text: Found, marks: Sequence[Mark] = MARKS) -> None:
+    """Raise for a turn that does not say where its thinking ends."""
+    require_closed(text, marks)
     raise ValueError(
         f"{text.column} must say where its thinking ends, got no mark such as </think>. Give other "
         "marks with marks=(opening, closing) (--marks). If all of it is reasoning: "

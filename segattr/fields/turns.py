@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segattr.fields.names import Found, as_field, naming, same
-from segattr.fields.thinking import MARKS, Cut, Mark, cut, require_whole
+from segattr.fields.thinking import MARKS, Cut, Mark, cut, require_closed, require_whole
 
 ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"),
@@ -66,7 +66,7 @@ def read_turn(
     Raises:
         ValueError: If it cannot be said where the thinking ends, or the two disagree.
     """
-    reasoning, content = _without_end(reasoning, content)
+    reasoning, content, end = _without_end(reasoning, content)
     thought = cut(reasoning, marks, closed=content is not None) if reasoning else None
     said = cut(content, marks) if content else None
     if content is None and reasoning is not None:
@@ -78,8 +78,12 @@ def read_turn(
     else:
         assert reasoning is not None
         assert content is not None
-        turn = _from_two(reasoning, thought, content, said)
+        turn = _from_two(reasoning, thought, content, said, marks)
     _require_one_turn(turn)
+    if end:
+        last = "response" if "response" in turn.columns else "reasoning"
+        columns = {**turn.columns, last: f"{turn.columns[last]}, without {end}"}
+        return replace(turn, columns=columns)
     return turn
 
 
@@ -97,7 +101,15 @@ def _from_one(text: Found, parts: Cut | None) -> Turn:
     return Turn(parts.reasoning, parts.rest, (parts.opening, parts.closing), columns)
 
 
-def _from_two(reasoning: Found, thought: Cut | None, content: Found, said: Cut | None) -> Turn:
+def _from_two(
+    reasoning: Found,
+    thought: Cut | None,
+    content: Found,
+    said: Cut | None,
+    marks: Sequence[Mark],
+) -> Turn:
+    if said is None:
+        require_closed(content, marks)
     body = thought.reasoning if thought else reasoning.value
     after = thought.rest if thought else ""
     if said is not None and (said.opening or said.reasoning.strip()):
@@ -116,7 +128,7 @@ def _from_two(reasoning: Found, thought: Cut | None, content: Found, said: Cut |
         closing = (thought or said).closing  # type: ignore[union-attr]
         pair = (thought.opening if thought else "", closing)
     columns = {"reasoning": reasoning.column, "response": content.column}
-    return Turn(body, rest if after.strip() else after + rest, pair, columns)
+    return Turn(body, after if after.strip() else after + rest, pair, columns)
 
 
 def agreed(own: Turn, chat: Turn, chat_column: str) -> Turn:
@@ -147,17 +159,15 @@ def conflict(name: str, *columns: str) -> ValueError:
 
 def _without_end(
     reasoning: Found | None, content: Found | None
-) -> tuple[Found | None, Found | None]:
-    """Take the end of turn off the turn's last text: the template writes its own."""
-    if content is not None:
-        return reasoning, _ended(content)
-    return reasoning and _ended(reasoning), None
-
-
-def _ended(text: Found) -> Found:
+) -> tuple[Found | None, Found | None, str]:
+    """Take the end of turn off the turn's last text, and return it: the template has its own."""
+    text = reasoning if content is None else content
+    if text is None:
+        return None, None, ""
     stripped = text.value.rstrip()
-    end = next((end for end in ENDS if stripped.endswith(end)), None)
-    return text if end is None else replace(text, value=stripped.removesuffix(end))
+    end = next((end for end in ENDS if stripped.endswith(end)), "")
+    last = replace(text, value=stripped.removesuffix(end)) if end else text
+    return (last, None, end) if content is None else (reasoning, last, end)
 
 
 def _require_one_turn(turn: Turn) -> None:

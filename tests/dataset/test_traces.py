@@ -65,7 +65,7 @@ CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
         ("messages", [{**CHAT[0], "content": 3}, CHAT[1]], "question must be a string or chat"),
         ("messages", [CHAT[0], {**CHAT[1], "content": ["r"]}], "content must be a string"),
         ("reasoning", ["r"], "reasoning must be text"),
-        ("answer", [1], "answer must be text"),
+        ("answer", [1, 2], "answer must be text"),
         ("answer", True, "answer must be text"),
         ("question", {"text": "q"}, "question must be a string or chat"),
         ("response", 1.5, "response must be text"),

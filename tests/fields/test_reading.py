@@ -50,13 +50,24 @@ def test_records_of_many_shapes(record):
     assert trace.metadata == {}
 
 
-def test_own_fields_come_before_the_chat():
-    chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "R</think>S"}]
-    both = {"problem": "q", "solution": "r", "response": "s", "answer": "4", "messages": chat}
-    trace = Trace.from_record(both)
-    assert (trace.question, trace.reasoning, trace.response) == ("q", "r", "s")
-    trace = Trace.from_record({"problem": "q", "answer": "4", "messages": chat})
-    assert (trace.question, trace.reasoning, trace.response) == ("q", "R", "S")
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r</think>s"}]
+
+
+def test_columns_and_a_chat_must_agree():
+    same = {"problem": "q", "solution": "r", "response": "s", "answer": "4", "messages": CHAT}
+    trace = Trace.from_record(same)
+    assert (trace.question, trace.reasoning, trace.response) == (CHAT[:1], "r", "s")
+    for name in ("solution", "response", "problem"):
+        with pytest.raises(ValueError, match=f"read from one place, got {name} and messages"):
+            Trace.from_record({**same, name: "other"})
+
+
+def test_the_user_may_choose_between_a_column_and_the_chat():
+    both = {"problem": "q", "solution": "other", "answer": "4", "messages": CHAT}
+    trace = Trace.from_record(both, {"reasoning": "solution"})
+    assert (trace.reasoning, trace.response) == ("other", None)
+    trace = Trace.from_record(both, {"reasoning": "messages[-1].content"})
+    assert (trace.reasoning, trace.response, trace.marks) == ("r", "s", ("", "</think>"))
 
 
 def test_a_named_field_that_is_missing_is_not_replaced_by_another():
@@ -64,13 +75,6 @@ def test_a_named_field_that_is_missing_is_not_replaced_by_another():
     for other in ({"solution": "r"}, {"messages": chat}):
         with pytest.raises(ValueError, match=r"reasoning must be given.* Looked for: cot"):
             Trace.from_record({"question": "q", "answer": "4", **other}, {"reasoning": "cot"})
-
-
-@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "r</think>s"}]])
-def test_chat_content_that_is_no_text_is_refused(content):
-    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
-    with pytest.raises(ValueError, match="assistant's content must be a string"):
-        Trace.from_record({"messages": chat, "answer": "4"})
 
 
 def test_own_field_names_and_metadata():
@@ -112,7 +116,8 @@ def test_bad_records(record, message):
 
 def test_fields_are_those_a_trace_takes():
     record = {"problem": "q", "cot": "r", "answer": 4, "uuid": 7, "segments": ["r"], "level": 3}
-    assert trace_fields(record, {"reasoning": "cot"}) == {
+    reading = trace_fields(record, {"reasoning": "cot"})
+    assert reading.values == {
         "question": "q",
         "reasoning": "r",
         "answer": "4",
@@ -120,6 +125,105 @@ def test_fields_are_those_a_trace_takes():
         "segments": ["r"],
         "metadata": {"level": 3},
     }
+    assert reading.layout == "plain"
+    assert reading.columns == {
+        "question": "problem",
+        "reasoning": "cot",
+        "answer": "answer",
+        "id": "uuid",
+        "segments": "segments",
+    }
+
+
+def test_where_a_chat_was_cut_is_said():
+    record = {"messages": [*CHAT], "system": "Think.", "answer": "4"}
+    assert trace_fields(record).columns == {
+        "question": "messages[:-1], system",
+        "reasoning": "messages[-1].content up to </think>",
+        "response": "messages[-1].content after </think>",
+        "answer": "answer",
+    }
+
+
+def test_what_else_a_trace_takes_is_read():
+    spans = {"untrained": [[0, 2]], "segments": [[0, 3], [3, 6]], "marks": ["<cot>\n", "</cot>"]}
+    tool = {"type": "function", "function": {"name": "add"}}
+    record = {"question": "q", "reasoning": "abcdef", "answer": "4", **spans}
+    record |= {"tools": json.dumps([tool]), "chat_template_kwargs": {"thinking": True}}
+    trace = Trace.from_record(record)
+    assert trace.tools == [tool]
+    assert Trace.from_record({**record, "tools": [json.dumps(tool)]}).tools == [tool]
+    assert trace.chat_template_kwargs == {"thinking": True}
+    assert (trace.untrained, trace.segments) == ([(0, 2)], ["abc", "def"])
+    assert (trace.marks, trace.metadata) == (("<cot>\n", "</cot>"), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tools": "add"}, "tools must be a list of objects, got 'add'"),
+        ({"tools": ["add"]}, "tools must be a list of objects, got 'add'"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs must be an object"),
+        ({"untrained": "0-2"}, "untrained must be a list of spans"),
+        ({"untrained": [[0, 99]]}, "untrained must be spans inside"),
+        ({"marks": ["<cot>"]}, "marks must be what opens and what closes"),
+        ({"marks": "<cot>"}, "marks must be what opens and what closes"),
+        (
+            {"marks": ["<cot>", "</cot>"], "reasoning": "<think>\nr</think>s"},
+            "marks must be those of the text, got",
+        ),
+        (
+            {"untrained": [[0, 1]], "reasoning": "<think>\nr</think>s"},
+            "untrained must count from the reasoning's first character",
+        ),
+        ({"finish_reason": "length"}, "must have come to its end, got length in finish_reason"),
+        ({"stop_reason": "max_tokens"}, "must have come to its end, got max_tokens"),
+        ({"truncated": True}, "must have come to its end, got length in truncated"),
+        ({"r1": "<think>\nx</think>y"}, "reasoning must be read from one place, got .* and r1"),
+        ({"r1": [{"text": "x</think>y"}]}, "reasoning must be read from one place, got .* and r1"),
+    ],
+)
+def test_what_would_be_lost_or_misread_is_refused(changes, message):
+    record = {"question": "q", "reasoning": "r", "answer": "4"}
+    with pytest.raises(ValueError, match=message):
+        Trace.from_record({**record, **changes})
+
+
+def test_a_copy_of_the_thought_is_metadata():
+    text = "user: q assistant: r</think>s"
+    record = {"messages": CHAT, "answer": "4", "text": text}
+    assert Trace.from_record(record).metadata == {"text": text}
+
+
+def test_the_user_s_marks_cut_a_turn():
+    chat = [CHAT[0], {"role": "assistant", "content": "<cot>\n</think>r</cot>s"}]
+    record = {"messages": chat, "answer": "4"}
+    trace = Trace.from_record(record, marks=("<cot>\n", "</cot>"))
+    assert (trace.reasoning, trace.response) == ("</think>r", "s")
+    assert trace.marks == ("<cot>\n", "</cot>")
+    with pytest.raises(ValueError, match="marks must close the thinking"):
+        Trace.from_record(record, marks=("<cot>", ""))
+    assert Trace.from_record({**record, "marks": ["<cot>", "</cot>"]}).marks == trace.marks
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (r"\boxed", "2"),
+        ("####", "3"),
+        (r"solution:\boxed", "1"),
+        ("a.b[0]", "5"),
+    ],
+)
+def test_an_answer_may_stand_inside_a_text(answer, found):
+    record = {"question": "q", "solution": r"\boxed{1}", "a": {"b": ["$5$"]}}
+    record["response"] = "\\boxed{2}\n#### 3"
+    assert Trace.from_record(record, {"answer": answer}).answer == found
+
+
+def test_an_answer_that_stands_nowhere_is_missing():
+    with pytest.raises(ValueError, match=r"answer must be given, .* Looked for: \\boxed"):
+        Trace.from_record({"question": "q", "reasoning": r"\boxed{4"}, {"answer": r"\boxed"})
 
 
 def test_a_record_is_not_changed():
