@@ -122,14 +122,17 @@ def tokenizer(demo):
 @pytest.fixture(scope="session")
 def cut_inside_a_character(scored_traces, tokenizer) -> ScoredTrace:
     """A trace whose first segment stops among the bytes of a character, as no text can."""
-    ids = tokenizer("Q?\n\na \N{THINKING FACE} b", add_special_tokens=False)["input_ids"]
+    reasoning = "a \N{THINKING FACE} b"
+    ids = tokenizer(f"Q?\n\n{reasoning}", add_special_tokens=False)["input_ids"]
     middle = next(at for at in range(len(ids)) if "\ufffd" in tokenizer.decode(ids[at:])) + 2
     assert "\ufffd" in tokenizer.decode(ids[:middle])
     first = scored_traces[0]
-    spans = [((0, 9), (1, middle), True), ((9, 20), (middle, len(ids)), False)]
+    spans = [((0, 3), (1, middle), True), ((3, 5), (middle, len(ids)), False)]
     return replace(
         first,
         id="cut",
+        reasoning=reasoning,
+        digest=replace(first.trace, reasoning=reasoning).digest,
         prompt=(0, 1),
         segments=[
             replace(first.segments[0], characters=characters, tokens=tokens, kept=kept)

@@ -14,11 +14,12 @@ from segattr.checks import require_word
 from segattr.cli.console import OK, SOME_FAILED, UserError, errors, in_flags, progress
 from segattr.cli.loading import load_tokenizer
 from segattr.cli.options import optional
+from segattr.cli.student import StudentOptions, load_scorer, require_vocabulary, scorer_name
 from segattr.dataset.jsonl import read_scored
 from segattr.dataset.record import ScoredTrace
 from segattr.dataset.traces import BadLine
 from segattr.export import TRAINERS, Exported, export
-from segattr.export.selection import SELECTIONS, WEIGHTINGS, Variant
+from segattr.export.selection import BY_TOKEN, SELECTIONS, WEIGHTINGS, Variant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,6 +106,7 @@ class Export:
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder to make."""
     loss: Loss
+    student: StudentOptions
     overwrite: bool = False
     """Replace an earlier export."""
     too_long: Annotated[
@@ -115,12 +117,16 @@ class Export:
         ),
     ] = "error"
     tokenizer: Annotated[str | None, optional("TOKENIZER")] = None
-    """Of the model to train, for formats of text; the one scored with if left out."""
+    """Where the one scored with is now, for formats of text; its own name if left out."""
     trust_remote_code: bool = False
     """Run code that comes with the tokenizer."""
 
     def __post_init__(self) -> None:
         require_word("--to", self.to, TRAINERS)
+        if self.tokenizer is not None and self.student.student is not None:
+            raise ValueError(
+                "--tokenizer must be left out with --student, which has its own, got both."
+            )
 
     def run(self) -> int:
         left_out: list[BadLine] = []
@@ -130,13 +136,16 @@ class Export:
         try:
             records = self._records(left_out)
             first = next(records)
-            is_text = TRAINERS[self.to].line is not None
+            by_token = variant.select in BY_TOKEN
+            student = self.student.load(first, by_token, self.trust_remote_code)
+            is_text = TRAINERS[self.to].line is not None and student is None
             done = export(
                 progress(itertools.chain([first], records), self._count(), "exporting"),
                 self.to,
                 self.out,
                 replace(variant, too_long=policy),
                 tokenizer=self._tokenizer(first) if is_text else None,
+                student=student,
                 overwrite=self.overwrite,
             )
         except (OSError, ValueError, ImportError) as error:
@@ -157,10 +166,22 @@ class Export:
 
     def _tokenizer(self, first: ScoredTrace) -> PreTrainedTokenizerBase:
         """The tokenizer given, or the one the traces were scored with."""
-        name: Any = self.tokenizer or first.asked.get("tokenizer") or first.asked.get("model")
+        scored_with = scorer_name(first)
+        name: Any = self.tokenizer or scored_with
         if name is None:
             raise UserError(f"--tokenizer must be given, since {self.scored} does not name one.")
-        return load_tokenizer("--tokenizer", name, self.trust_remote_code)
+        tokenizer = load_tokenizer("--tokenizer", name, self.trust_remote_code)
+        if scored_with not in (None, name):
+            self._compare(tokenizer, first)
+        return tokenizer
+
+    def _compare(self, tokenizer: PreTrainedTokenizerBase, first: ScoredTrace) -> None:
+        try:
+            scored_by = load_scorer(first, self.trust_remote_code)
+        except UserError as error:
+            errors.print(f"control tokens of --tokenizer could not be compared: {error}")
+        else:
+            require_vocabulary(str(self.tokenizer), tokenizer, scored_by)
 
     def _report(self, done: Exported, left_out: list[BadLine]) -> int:
         skipped = done.too_long if self.too_long == "skip" else []
@@ -172,6 +193,12 @@ class Export:
             errors.print(
                 f"{done.as_tokens} of {done.rows} rows would lose tokens or weights as text and "
                 "are in a file of tokens instead"
+            )
+        if (fit := done.fit) is not None:
+            errors.print(
+                f"{fit.cuts} cuts between segments: {fit.moved} moved to the edge of one of the "
+                f"student's tokens ({fit.moved_over_text} over more than white space); "
+                f"{fit.merged} segments without tokens now, {fit.split} with tokens that had none"
             )
         print(
             f"{self.out}: {done.rows} rows, {done.tokens} tokens, {done.with_loss} with loss "

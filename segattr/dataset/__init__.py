@@ -6,6 +6,7 @@ from segattr.dataset.record import SchemaError, ScoredTrace
 from segattr.dataset.runner import Kind, Outcome, score_dataset, score_trace, scored_trace
 from segattr.dataset.segment import ScoredSegment
 from segattr.dataset.sources import Place
+from segattr.dataset.student import Fit, Student, StudentTrace, student_row
 from segattr.dataset.traces import read_traces
 
 __all__ = [
@@ -22,4 +23,8 @@ __all__ = [
     "score_trace",
     "scored_trace",
     "score_dataset",
+    "Student",
+    "StudentTrace",
+    "Fit",
+    "student_row",
 ]

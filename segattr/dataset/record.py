@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -23,6 +23,9 @@ from segattr.dataset.segment import Amount, Count, ScoredSegment, Span
 from segattr.scores import SegmentScorer, SegmentScores, SegmentSums
 from segattr.trace import EncodedTrace, Trace
 from segattr.training.rows import Row, training_row
+
+if TYPE_CHECKING:
+    from segattr.dataset.student import Student
 
 SCHEMA = 2
 
@@ -245,9 +248,15 @@ class ScoredTrace:
         kept = [n for n, s in zip(lengths, self.segments, strict=True) if s.kept]
         return sum(kept), sum(lengths)
 
-    def row(self, **options: Any) -> Row:
-        """Return the training row of the kept segments; ``options`` as in `training_row`."""
-        return training_row(self.encoded, self.scores, **options)
+    def row(self, student: Student | None = None, **options: Any) -> Row:
+        """Return the training row of the kept segments, in a student's tokens if there is one.
+
+        Args:
+            student: The model to train; ``None``: the one that the trace was scored with.
+            options: As in `training_row`.
+        """
+        encoded = self.encoded if student is None else student.read(self).encoded
+        return training_row(encoded, self.scores, **options)
 
     def __repr__(self) -> str:
         kept, tokens = self.reasoning_tokens

@@ -173,6 +173,7 @@ def _encoded(
         opening_tokens=edges[0] - row.edge(len(turn.prompt)),
         untrained=_untrained(trace, turn, row, edges),
         trailing_ids=torch.tensor(row.ids[end:], dtype=torch.int64),
+        token_characters=_token_characters(trace, turn, row, (edges[0], edges[-1])),
     )
 
 
@@ -194,6 +195,17 @@ def _untrained(trace: Trace, turn: Turn, row: Tokens, edges: Sequence[int]) -> l
     spans = [[row.edge(turn.place(at)) for at in span] for span in trace.untrained]
     inside = [(max(start, edges[0]), min(stop, edges[-1])) for start, stop in spans]
     return [(start, stop) for start, stop in inside if start < stop]
+
+
+def _token_characters(trace: Trace, turn: Turn, row: Tokens, tokens: Span) -> list[Span]:
+    """Return the characters of each token in the trace's reasoning.
+
+    White space that offsets leave out belongs to the token after it.
+    """
+    before = [0, *(stop for _, stop in row.spans)]
+    spans = [(min(before[n], row.spans[n][0]), row.spans[n][1]) for n in range(*tokens)]
+    shift, last = turn.skipped - turn.start, len(trace.reasoning)
+    return [(max(start + shift, 0), min(stop + shift, last)) for start, stop in spans]
 
 
 def _pieces(

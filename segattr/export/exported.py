@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segattr.dataset.student import Fit
 from segattr.trace import TraceTooLongError
 from segattr.training.rows import ASSISTANT_MASKS, INPUT_IDS, Row
 
@@ -25,6 +26,7 @@ class Exported:
         as_tokens: Rows that the trainer would read otherwise as text; they are in a file of tokens
             instead.
         scored_with: What was asked when the first record was scored.
+        fit: How well the segments fit the tokens of a student; None without one.
     """
 
     rows: int = 0
@@ -36,13 +38,16 @@ class Exported:
     cut: list[str] = field(default_factory=list)
     as_tokens: int = 0
     scored_with: Mapping[str, Any] = field(default_factory=dict)
+    fit: Fit | None = None
 
     @property
     def as_text(self) -> int:
         """Rows that are not in a file of tokens instead; of a format of tokens, all."""
         return self.rows - self.as_tokens
 
-    def add(self, name: str, row: Row, *, as_tokens: bool, is_cut: bool) -> None:
+    def add(
+        self, name: str, row: Row, *, as_tokens: bool, is_cut: bool, fit: Fit | None = None
+    ) -> None:
         """Count the row of a trace, once it is written."""
         length = len(row[INPUT_IDS])
         self.rows += 1
@@ -51,6 +56,8 @@ class Exported:
         self.longest = max(self.longest, length)
         self.as_tokens += as_tokens
         self.cut += [name] * is_cut
+        if fit is not None:
+            self.fit = fit if self.fit is None else self.fit + fit
 
     def leave_out(self, name: str, error: ValueError) -> None:
         """Note the id of a trace that gives no row."""

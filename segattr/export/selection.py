@@ -13,7 +13,9 @@ from torch import Tensor
 
 from segattr.checks import require_word
 from segattr.dataset.record import ScoredTrace
+from segattr.dataset.student import Student, StudentTrace
 from segattr.scores import SegmentScorer
+from segattr.trace import EncodedTrace
 from segattr.training.rows import LOSS_WEIGHTS, TOO_LONG, Row, training_row
 from segattr.training.weights import random_segments, strength_weights, top_tokens
 
@@ -122,16 +124,27 @@ class Variant:
         """Whether weights may be other than 0 and 1."""
         return self.weighting != "mask" or self.normalize is not None
 
-    def row(self, scored: ScoredTrace) -> Row:
+    def row(self, scored: ScoredTrace, student: Student | None = None) -> Row:
         """Return the training row of a scored trace; see `training_row`.
+
+        What is selected follows from the record alone; it is the same text for every student.
+
+        Args:
+            scored: The record.
+            student: The model to train; ``None``: the one that the trace was scored with.
 
         Raises:
             TraceTooLongError: If it is too long, and not to be cut.
-            ValueError: If nothing of it would carry loss, or the record lacks what it needs.
+            ValueError: If nothing of it would carry loss, the record lacks what it needs, or the
+                student cannot write it.
         """
+        return self.row_as(scored if student is None else student.read(scored))
+
+    def row_as(self, trace: ScoredTrace | StudentTrace) -> Row:
+        """Return the training row of a trace, in the tokens that it is in; see `row`."""
         row = training_row(
-            scored.encoded,
-            weights=self._weights(scored),
+            trace.encoded,
+            weights=self._weights(trace),
             prune=self.prune,
             train_response=self.train_response,
             max_length=self.max_length,
@@ -142,18 +155,23 @@ class Variant:
             row[LOSS_WEIGHTS] = [weight / total for weight in row[LOSS_WEIGHTS]]
         return row
 
-    def _weights(self, scored: ScoredTrace) -> Tensor:
-        if self.select in BY_TOKEN and not self._is_whole(scored):
-            return self._top_tokens(scored)
-        kept = self._kept(scored)
+    def _weights(self, trace: ScoredTrace | StudentTrace) -> Tensor:
+        scored = trace if isinstance(trace, ScoredTrace) else trace.scored
+        is_whole = self._is_whole(trace.encoded)
+        if self.select in BY_TOKEN and not is_whole:
+            chosen = self._top_tokens(scored)
+            return chosen if isinstance(trace, ScoredTrace) else trace.token_weights(chosen)
+        if is_whole:
+            kept = torch.ones(len(scored.segments), dtype=torch.bool)
+        else:
+            kept = self._kept(scored)
         return kept * strength_weights(scored.scores) if self.weighting == "strength" else kept
 
-    def _is_whole(self, scored: ScoredTrace) -> bool:
+    def _is_whole(self, encoded: EncodedTrace) -> bool:
+        """Whether all of a trace carries loss, in the tokens of the model to train."""
         if self.select == "all" or self.whole_below is None:
             return self.select == "all"
-        spans = (scored.encoded.prompt, scored.encoded.reasoning)
-        tokens = sum(stop - start for start, stop in spans) + len(scored.encoded.response_ids)
-        return tokens < self.whole_below
+        return encoded.reasoning[1] + len(encoded.response_ids) < self.whole_below
 
     def _top_tokens(self, scored: ScoredTrace) -> Tensor:
         scorer = self._scorer(scored)
@@ -167,8 +185,6 @@ class Variant:
 
     def _kept(self, scored: ScoredTrace) -> Tensor:
         """Which segments carry loss."""
-        if self._is_whole(scored):
-            return torch.ones(len(scored.segments), dtype=torch.bool)
         if self.select == "scored":
             return scored.scores.kept
         scorer = self._scorer(scored)

@@ -7,6 +7,7 @@ pieces come out as the tokens they were; what does not must stay tokens.
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ from segattr.training.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from segattr.dataset.record import ScoredTrace
+
+SHOWN = 10  # tokens of a reasoning in an error
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,28 @@ def pieces_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[Piece] | Non
             return None
         pieces.append(Piece(text, ids, weight))
     return pieces
+
+
+def require_tokenizer_of(scored: ScoredTrace, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError unless a record's tokens are those of a tokenizer, as far as text tells.
+
+    White space may differ, as a token that reaches over an edge or a normaliser leaves it.
+    """
+    encoded = scored.encoded
+    ids = encoded.input_ids[: encoded.reasoning[1]].tolist() + encoded.response_ids.tolist()
+    wanted = _bare(scored.reasoning[: scored.segments[-1].characters[1]])
+    if wanted not in _bare(decode(ids, tokenizer)):
+        start, stop = encoded.reasoning
+        raise ValueError(
+            "tokenizer must be the one that the traces were scored with, got one whose tokens read "
+            f"{decode(ids[start : min(stop, start + SHOWN)], tokenizer)!r} where the trace says "
+            f"{scored.reasoning.strip()[:40]!r}. Pass student, with the tokenizer of the model to "
+            "train, to write the rows anew."
+        )
+
+
+def _bare(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

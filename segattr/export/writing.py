@@ -1,6 +1,7 @@
 """Scored records to the folder of one trainer.
 
-    scored record -> training row [T] -> the trainer's own columns, or text -> OUT/
+    scored record (-> the student's tokens) -> training row [T] -> the trainer's columns, or text
+        -> OUT/
 
 Every export is a folder: the data, ``README.md``, ``export.json`` (where it comes from, what is in
 it) and, where a trainer needs code to read it, that code.
@@ -10,21 +11,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segattr.checks import require_word
 from segattr.dataset.record import ScoredTrace
+from segattr.dataset.student import Fit, Student, StudentTrace
 from segattr.export.exported import Exported
 from segattr.export.files import Opener, Put, open_jsonl
 from segattr.export.folder import new_folder
 from segattr.export.formats import TRAINERS, Format, Line
 from segattr.export.guide import guide
 from segattr.export.selection import Variant
-from segattr.export.text import pieces_of
+from segattr.export.text import pieces_of, require_tokenizer_of
 from segattr.trace import TraceTooLongError
 from segattr.training.rows import Row
 from segattr.version import __version__
@@ -42,6 +44,7 @@ def export(
     variant: Variant | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    student: Student | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write scored records in the format of one trainer.
@@ -51,8 +54,8 @@ def export(
         to: The trainer, one of `TRAINERS`.
         out: The folder to make.
         variant: What carries loss; ``None``: what is kept in the records.
-        tokenizer: The tokenizer of the model to train; formats of text need it, and it must give
-            back the very same tokens.
+        tokenizer: The tokenizer that the traces were scored with; formats of text need it.
+        student: The model to train, if that is another one, with its own tokenizer.
         overwrite: Replace an earlier export.
 
     Returns:
@@ -60,17 +63,27 @@ def export(
 
     Raises:
         ValueError: If the trainer is unknown or cannot carry what the variant asks for, a tokenizer
-            is missing, or nothing could be exported.
+            is missing or is another one than the traces' tokens are of, or nothing could be
+            exported.
         FileExistsError: If ``out`` exists and is not to be replaced, or is no export.
         ImportError: If the format needs a library that is not installed.
     """
     variant, folder = variant or Variant(), Path(out).resolve()
+    if student is not None:
+        tokenizer = _of_student(student, tokenizer)
     _require_able(to, variant, tokenizer)
     with new_folder(folder, overwrite) as partial:
-        exported = _write(records, TRAINERS[to], variant, tokenizer, partial)
+        maker = _Maker(TRAINERS[to], variant, tokenizer, student)
+        exported = _write(records, maker, partial)
         files = sorted([path.name for path in partial.iterdir()] + ["README.md", "export.json"])
-        facts = {"segattr": __version__, "to": to, "files": files, "variant": vars(variant)}
-        facts |= vars(exported)
+        facts: dict[str, Any] = {
+            "segattr": __version__,
+            "to": to,
+            "files": files,
+            "variant": vars(variant),
+        }
+        facts |= vars(exported) | {"fit": exported.fit and vars(exported.fit)}
+        facts["student"] = student and {"tokenizer": student.tokenizer.name_or_path}
         text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
         (partial / "export.json").write_text(text, encoding="utf-8")
         text = guide(to, str(folder), exported, variant)
@@ -105,18 +118,30 @@ def _require_weights(to: str, variant: Variant) -> None:
         )
 
 
-def _write(
-    records: Iterable[ScoredTrace], target: Format, variant: Variant, tokenizer: Any, folder: Path
-) -> Exported:
+def _of_student(student: Student, tokenizer: Any) -> Any:
+    """The student's tokenizer, which is then the only one."""
+    if tokenizer not in (None, student.tokenizer):
+        raise ValueError(
+            "tokenizer must be None with student, which has its own, got another one. Leave it out."
+        )
+    return student.tokenizer
+
+
+def _write(records: Iterable[ScoredTrace], maker: _Maker, folder: Path) -> Exported:
     """Write the data, and the code to read it, into an empty folder."""
-    exported = Exported()
-    with _Data(target, folder, tokenizer, variant.is_weighted) as data:
-        for record, found, is_cut in _rows(records, variant, target, tokenizer):
+    exported, target = Exported(), maker.target
+    with _Data(target, folder, maker.tokenizer, maker.variant.is_weighted) as data:
+        for record in records:
             exported.scored_with = exported.scored_with or record.asked
-            if isinstance(found, ValueError):
-                exported.leave_out(record.id, found)
+            try:
+                made = maker.make(record)
+            except ValueError as error:
+                exported.leave_out(record.id, error)
             else:
-                exported.add(record.id, found, as_tokens=data.write(found), is_cut=is_cut)
+                in_tokens = data.write(made.row)
+                exported.add(
+                    record.id, made.row, as_tokens=in_tokens, is_cut=made.is_cut, fit=made.fit
+                )
     if not exported.rows:
         left_out = [*exported.failed, *exported.too_long, ("", "the file is empty")]
         raise ValueError(f"records must give rows to export, got none: {left_out[0][1]}")
@@ -125,29 +150,48 @@ def _write(
     return exported
 
 
-def _rows(
-    records: Iterable[ScoredTrace], variant: Variant, target: Format, tokenizer: Any
-) -> Iterator[tuple[ScoredTrace, Row | ValueError, bool]]:
-    """Yield each record with its row, or why it gives none, and whether the row was cut."""
-    for record in records:
+@dataclass(frozen=True)
+class _Made:
+    """A row, whether it had to be cut, and how well the segments fit the student's tokens."""
+
+    row: Row
+    is_cut: bool
+    fit: Fit | None
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What makes a row of a record, for one trainer."""
+
+    target: Format
+    variant: Variant
+    tokenizer: Any
+    student: Student | None
+
+    def make(self, record: ScoredTrace) -> _Made:
+        """Return the record's row.
+
+        Raises:
+            ValueError: If it gives none, or one that the trainer would change.
+        """
+        trace: ScoredTrace | StudentTrace = record
+        if self.student is not None:
+            trace = self.student.read(record)
+        elif self.target.line is not None:
+            require_tokenizer_of(record, self.tokenizer)
+        row, is_cut = self._row(trace)
+        if self.target.check is not None:
+            self.target.check(row, self.tokenizer)
+        return _Made(row, is_cut, trace.fit if isinstance(trace, StudentTrace) else None)
+
+    def _row(self, trace: ScoredTrace | StudentTrace) -> tuple[Row, bool]:
+        """A row, and whether it had to be cut."""
         try:
-            row, is_cut = _row(record, variant)
-            if target.check is not None:
-                target.check(row, tokenizer)
-        except ValueError as error:
-            yield record, error, False
-        else:
-            yield record, row, is_cut
-
-
-def _row(record: ScoredTrace, variant: Variant) -> tuple[Row, bool]:
-    """A record's row, and whether it had to be cut."""
-    try:
-        return replace(variant, too_long="error").row(record), False
-    except TraceTooLongError:
-        if variant.too_long == "error":
-            raise
-        return variant.row(record), True
+            return replace(self.variant, too_long="error").row_as(trace), False
+        except TraceTooLongError:
+            if self.variant.too_long == "error":
+                raise
+            return self.variant.row_as(trace), True
 
 
 class _Data(ExitStack):

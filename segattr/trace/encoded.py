@@ -3,7 +3,8 @@
     attributed:   [ prompt | segment_1 ... segment_S | stub | answer | brace ]    T tokens
     trained:      [ prompt | segment_1 ... segment_S | response_ids | trailing_ids ]
 
-The target is the answer. Axes: ``T`` tokens, ``S`` segments, ``R`` tokens of the response.
+The target is the answer. Axes: ``T`` tokens, ``S`` segments, ``N`` tokens of the reasoning, ``R``
+of the response.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class EncodedTrace:
         trailing_ids: int64, what the chat template writes after the end of the turn; part of the
             training text, without loss.
         control_tokens: Special tokens that the texts spell out, and that became control tokens.
+        token_characters: Half-open character spans, in the trace's reasoning, of the ``N`` tokens
+            of the segments; the bytes of one character share it. ``None`` when built by hand, and
+            in records.
 
     Raises:
         ValueError: If a span leaves the sequence, the segments are not contiguous, the target is
@@ -66,6 +70,7 @@ class EncodedTrace:
     untrained: Sequence[Span] = ()
     trailing_ids: Tensor = field(default_factory=_no_ids)
     control_tokens: Sequence[str] = ()
+    token_characters: Sequence[Span] | None = None
 
     def __post_init__(self) -> None:
         for name in ("input_ids", "response_ids", "trailing_ids"):
@@ -78,7 +83,7 @@ class EncodedTrace:
         for name in ("prompt", "target"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "control_tokens", tuple(self.control_tokens))
-        for name in ("segments", "characters", "untrained"):
+        for name in ("segments", "characters", "untrained", "token_characters"):
             if (spans := getattr(self, name)) is not None:
                 object.__setattr__(self, name, [tuple(span) for span in spans])
         self._check_spans()
