@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from segattr.version import __version__
 
 COMMANDS = {
+    "inspect": "see how a file of traces is read",
     "score": "score a file of traces",
     "show": "show a scored trace",
     "export": "write scored traces in the format of a trainer",
