@@ -165,6 +165,27 @@ def test_own_keywords_and_fields(traces, tmp_path):
     assert len(scored.segments) == record["cot"].count("\n\nWait") + 1
 
 
+def test_columns_layouts_and_marks_are_said_in_the_command(traces, tmp_path):
+    record = json.loads(traces.read_text().splitlines()[0])
+    thought = record.pop("reasoning")
+    record |= {"solution": "Other.", "generations": ["no", f"<cot>\n{thought}</cot>So."]}
+    record |= {"output": "1"}
+    traces.write_text(json.dumps(record))
+    out = tmp_path / "out.jsonl"
+    arguments = ["--field", "reasoning=generations[1]", "--field", "response="]
+    arguments += ["--marks", "<cot>", "</cot>", "--layout", "plain"]
+    assert main(["score", str(traces), *SCORE, "--out", str(out), *arguments]) == 0
+    (scored,) = read_scored(out)
+    assert (scored.reasoning, scored.response) == (thought, "So.")
+    assert main(["score", str(traces), *SCORE, "--out", str(out), *arguments, "--resume"]) == 0
+
+
+def test_a_layout_that_is_none_is_refused(traces, tmp_path, capsys):
+    arguments = ["--out", str(tmp_path / "out.jsonl"), "--layout", "LIMO"]
+    assert main(["score", str(traces), *SCORE, *arguments]) == 2
+    assert "--layout must be one of 'auto', 'plain'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", ["{}", "{}.none {}", "{}*", "-"])
 def test_the_input_is_never_overwritten(traces, capsys, monkeypatch, given):
     before = traces.read_bytes()

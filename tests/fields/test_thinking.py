@@ -27,7 +27,7 @@ def test_a_prompt_may_have_opened_the_thinking(mark):
 @pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark.opening)
 def test_an_open_thought_was_cut_off_unless_something_else_closed_it(mark):
     text = Found(f"{mark.opening}\nOkay, let me che", "turn")
-    with pytest.raises(ValueError, match="turn must end its thinking, got .* was cut off"):
+    with pytest.raises(ValueError, match=r"turn must end its thinking, got .* was cut off"):
         cut(text)
     parts = cut(text, closed=True)
     assert (parts.reasoning, parts.closing) == ("Okay, let me che", mark.closing)

@@ -111,7 +111,7 @@ def test_a_question_that_opens_or_ends_the_thinking_is_refused(text):
 
 @pytest.mark.parametrize("reason", ["length", "LENGTH", "max_tokens", ["stop", "length"]])
 def test_a_generation_that_was_cut_off_is_refused(reason):
-    with pytest.raises(ValueError, match="must have come to its end, got .* in finish_reason"):
+    with pytest.raises(ValueError, match=r"must have come to its end, got .* in finish_reason"):
         require_finished(reason, "finish_reason")
 
 
