@@ -13,8 +13,8 @@ PIP = bin/python -m pip install --quiet --disable-pip-version-check
 
 TRLS = 0.24 1.6 1.16
 READERS = axolotl llama-factory ms-swift unsloth
-TESTS = tests/training/test_trainers.py tests/training/test_trl.py tests/training/test_grpo.py \
-  tests/test_examples.py
+TESTS = tests/encoding/test_trl_templates.py tests/training/test_trainers.py \
+  tests/training/test_trl.py tests/training/test_grpo.py tests/test_examples.py
 # Warnings of trainers are theirs.
 LENIENT = --override-ini filterwarnings=default --disable-warnings
 
