@@ -19,10 +19,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
 import transformers
-from tiny import SHARED, exact_norm, make_model, make_trace
+from tiny import SHARED, STUDENTS, exact_norm, make_model, make_student, make_trace
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, encode, training_row
-from segattr.dataset import ScoredTrace, score_trace
+from segattr.dataset import ScoredTrace, Student, score_trace
 from segattr.demo import BUNDLED, TRACES, load_demo, load_records
 from segattr.engine.decoder import FAMILIES
 from segattr.training.rows import Row
@@ -117,6 +117,12 @@ def traces(tmp_path) -> Path:
 def tokenizer(demo):
     """The bundled one."""
     return demo[1]
+
+
+@pytest.fixture(scope="session", params=STUDENTS)
+def student(request, tokenizer) -> Student:
+    """Another model to train than the bundled one."""
+    return Student(make_student(request.param), scored_by=Student(tokenizer))
 
 
 @pytest.fixture(scope="session")

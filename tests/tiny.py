@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
 from segattr import Attribution, EncodedTrace, SegmentScorer, SegmentScores, Trace
 from segattr.dataset import ScoredTrace, scored_trace
+from segattr.demo import TRACES
 from segattr.engine.choice import Engine, engine_class
 from segattr.engine.ends import PathEnds
 
@@ -198,3 +200,44 @@ def read_parquet(path: Path) -> list[dict]:
 
 def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INST = (
+    "<s>{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }}"
+    " [/INST]{% else %}{{ message.content }}</s>{% endif %}{% endfor %}"
+)
+# Merges of its own and offsets without spaces, as Llama 3's; no merges; SentencePiece's spaces.
+STUDENTS = ("bpe", "bytes", "metaspace")
+
+
+def make_student(kind: str):
+    """A tokenizer that shares no ids with the bundled one, and writes a turn in its own way."""
+    corpus = TRACES.read_text()
+    bpe = Tokenizer(models.BPE())
+    special = ["<s>", "</s>"] if kind == "metaspace" else ["<|im_start|>", "<|im_end|>"]
+    alphabet = [*map(chr, range(32, 127)), "\n", "\u2581"]
+    if kind == "metaspace":
+        lines = pre_tokenizers.Split("\n", behavior="isolated")
+        spaces = pre_tokenizers.Metaspace(prepend_scheme="first")
+        bpe.pre_tokenizer = pre_tokenizers.Sequence([lines, spaces])
+        bpe.decoder = decoders.Metaspace(prepend_scheme="first")
+    else:
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder, bpe.post_processor = decoders.ByteLevel(), processors.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    size = len(special) + len(alphabet) + (0 if kind == "bytes" else 150)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([corpus.replace("\\n", "\n")], trainer)
+    template = INST if kind == "metaspace" else CHATML
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=special[1], pad_token=special[1], chat_template=template
+    )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from segattr.dataset.record import ScoredTrace
     from segattr.training.rows import Row
 
+NOT_OPTIONS = {"tokenizer", "scored_by"}  # all other fields are arguments of `encode`
 AS_SCORED = ("instruction", "split_special_tokens")  # what is not a matter of the tokenizer
 
 
@@ -62,7 +63,7 @@ class Student:
     @classmethod
     def that_scored(cls, tokenizer: PreTrainedTokenizerBase, asked: Mapping[str, Any]) -> Student:
         """Return the tokenizer that scored, with the options recorded in ``ScoredTrace.asked``."""
-        names = {field.name for field in fields(cls)} - {"tokenizer", "scored_by"}
+        names = {field.name for field in fields(cls)} - NOT_OPTIONS
         return cls(tokenizer, **{name: asked[name] for name in names & asked.keys()})
 
     def read(self, scored: ScoredTrace) -> StudentTrace:
@@ -79,10 +80,16 @@ class Student:
         encoded = _last_to_response(encoded) if rest else encoded
         return StudentTrace(self, scored, encoded)
 
+    def described(self) -> dict[str, Any]:
+        """What it is, as JSON has it."""
+        names = [field.name for field in fields(self) if field.name not in NOT_OPTIONS]
+        options = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"tokenizer": self.tokenizer.name_or_path, **given}
+
     def _options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `encode`."""
-        others = {"tokenizer", "scored_by"}
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in others}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_OPTIONS}
         given |= {name: asked[name] for name in AS_SCORED if given[name] is None and name in asked}
         return {name: value for name, value in given.items() if value is not None}
 

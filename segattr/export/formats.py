@@ -37,7 +37,8 @@ class Format:
             loss; else by the sum of their weights.
         line: A row as a line of text, from its pieces; None if the trainer would read it otherwise.
             Absent from formats of tokens.
-        check: Raises ValueError for a row that the trainer would change in any format.
+        prepare: Makes the row one that the trainer leaves as it is; raises ValueError where it
+            would change it in any format.
         hook: A file of `segattr.export.hooks` that the trainer reads the data with.
     """
 
@@ -46,7 +47,7 @@ class Format:
     carries_weights: bool = False
     divides_by_tokens: bool = False
     line: Callable[[Row, Sequence[Piece], Any], Line | None] | None = None
-    check: Callable[[Row, Any], None] | None = None
+    prepare: Callable[[Row, Any], Row] | None = None
     hook: str | None = None
 
 
@@ -112,6 +113,18 @@ def _swift_tokens(row: Row, is_weighted: bool, tokenizer: Any) -> Line:
     return {"messages": [{"role": "assistant", "content": content}]}
 
 
+def _swift_row(row: Row, tokenizer: Any) -> Row:
+    """The row up to its end of turn: no loss stands after it, nor depends on what does."""
+    length = len(row[INPUT_IDS])
+    while length > 1 and not row[LOSS_WEIGHTS][length - 1]:
+        if row[INPUT_IDS][length - 1] == tokenizer.eos_token_id:
+            break
+        length -= 1
+    row = {name: column[:length] for name, column in row.items()}
+    _refuse_what_swift_changes(row, tokenizer)
+    return row
+
+
 def _refuse_what_swift_changes(row: Row, tokenizer: Any) -> None:
     """Raise for rows whose first or last token ms-swift would change, as text and as tokens."""
     last, eos = row[INPUT_IDS][-1], tokenizer.eos_token_id
@@ -150,7 +163,7 @@ TRAINERS = {
         carries_weights=True,
         divides_by_tokens=True,
         line=_swift_text,
-        check=_refuse_what_swift_changes,
+        prepare=_swift_row,
     ),
     "verl": Format(_verl, carries_weights=True, hook="segattr_verl.py"),
     "openrlhf": Format(_openrlhf, carries_weights=True, hook="segattr_openrlhf.py"),

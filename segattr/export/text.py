@@ -60,8 +60,8 @@ def require_tokenizer_of(scored: ScoredTrace, tokenizer: PreTrainedTokenizerBase
         raise ValueError(
             "tokenizer must be the one that the traces were scored with, got one whose tokens read "
             f"{decode(ids[start : min(stop, start + SHOWN)], tokenizer)!r} where the trace says "
-            f"{scored.reasoning.strip()[:40]!r}. Pass student, with the tokenizer of the model to "
-            "train, to write the rows anew."
+            f"{scored.reasoning.strip()[:40]!r}. To train another model, pass --student, or "
+            "student=Student(its_tokenizer)."
         )
 
 

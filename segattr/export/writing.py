@@ -83,7 +83,7 @@ def export(
             "variant": vars(variant),
         }
         facts |= vars(exported) | {"fit": exported.fit and vars(exported.fit)}
-        facts["student"] = student and {"tokenizer": student.tokenizer.name_or_path}
+        facts["student"] = student and student.described()
         text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
         (partial / "export.json").write_text(text, encoding="utf-8")
         text = guide(to, str(folder), exported, variant)
@@ -180,8 +180,8 @@ class _Maker:
         elif self.target.line is not None:
             require_tokenizer_of(record, self.tokenizer)
         row, is_cut = self._row(trace)
-        if self.target.check is not None:
-            self.target.check(row, self.tokenizer)
+        if self.target.prepare is not None:
+            row = self.target.prepare(row, self.tokenizer)
         return _Made(row, is_cut, trace.fit if isinstance(trace, StudentTrace) else None)
 
     def _row(self, trace: ScoredTrace | StudentTrace) -> tuple[Row, bool]:

@@ -88,6 +88,12 @@ class EncodedTrace:
                 object.__setattr__(self, name, [tuple(span) for span in spans])
         self._check_spans()
         self._check_characters()
+        count = self.reasoning[1] - self.reasoning[0]
+        if self.token_characters is not None and len(self.token_characters) != count:
+            raise ValueError(
+                f"token_characters must be the spans of all {count} tokens of the reasoning, got "
+                f"{len(self.token_characters)}. Leave them out if you do not know them."
+            )
 
     def _check_spans(self) -> None:
         if self.prompt[0] != 0 or not self.segments:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
-from tiny import read_jsonl, read_parquet
+import transformers
+from tiny import CHATML, make_student, read_jsonl, read_parquet
+from tokenizers import Tokenizer
 
 from segattr.cli.main import main
+from segattr.dataset import Student
+from segattr.demo import load_demo
 from segattr.export import Variant, export
 
 
@@ -106,6 +111,17 @@ def test_long_rows(scored_file, scored_traces, tmp_path, capsys, policy, code, c
             ["--to", "ms-swift", "--tokenizer", "/nowhere"],
             "--tokenizer must be a folder or a name on the hub",
         ),
+        (["--to", "trl", "--student", "/nowhere"], "--student must be a folder or a name on"),
+        (
+            ["--to", "trl", "--student", "bundled", "--student-template", "/no"],
+            "--student-template must be a file to read, got /no",
+        ),
+        (["--to", "trl", "--student-template", "a"], "--student-template needs --student"),
+        (["--to", "trl", "--student-instruction", "a"], "--student-instruction needs --student"),
+        (
+            ["--to", "ms-swift", "--student", "bundled", "--tokenizer", "bundled"],
+            "--tokenizer must be left out with --student",
+        ),
     ],
 )
 def test_what_the_command_refuses(scored_file, tmp_path, capsys, options, message):
@@ -131,6 +147,87 @@ def test_the_tokenizer_is_the_one_that_scored(scored_traces, tokenizer, tmp_path
     path.write_text(json.dumps(replace(scored_traces[0], asked={}).to_record()) + "\n")
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert "--tokenizer must be given" in capsys.readouterr().err
+
+
+@pytest.fixture
+def student(tmp_path):
+    """The folder of another model's tokenizer."""
+    make_student("bpe").save_pretrained(tmp_path / "student")
+    return str(tmp_path / "student")
+
+
+def test_a_student_needs_nothing_but_its_name(
+    scored_file, scored_traces, student, tmp_path, capsys
+):
+    command = ["export", str(scored_file), "--to", "trl", "--student", student, "--overwrite"]
+    command += ["--out", str(tmp_path / "out")]
+    words = Student(make_student("bpe"))
+    assert main(command) == 0
+    found = [row["input_ids"] for row in read_parquet(tmp_path / "out/data.parquet")]
+    assert found == [one.row(words)["input_ids"] for one in scored_traces]
+    assert " cuts between segments: " in " ".join(capsys.readouterr().err.split())
+    assert json.loads((tmp_path / "out/export.json").read_text())["student"]["tokenizer"] == student
+    # A selection of tokens needs the tokenizer that scored, which the file names.
+    assert main([*command, "--select", "top-tokens"]) == 0
+    words = replace(words, scored_by=Student(load_demo()[1]))
+    found = [row["labels"] for row in read_parquet(tmp_path / "out/data.parquet")]
+    variant = Variant(select="top-tokens")
+    assert found == [variant.row(one, words)["labels"] for one in scored_traces]
+
+
+def test_the_student_may_be_the_bundled_model(scored_file, scored_traces, tmp_path):
+    command = ["export", str(scored_file), "--to", "axolotl-text", "--student", "bundled"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    facts = json.loads((tmp_path / "out/export.json").read_text())
+    assert facts["fit"]["merged"] == facts["fit"]["split"] == 0
+    assert facts["tokens"] == sum(len(one.row()["input_ids"]) for one in scored_traces)
+
+
+def test_template_and_instruction_of_a_student(scored_file, student, tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text(CHATML.replace("assistant", "tutor"))
+    command = ["export", str(scored_file), "--to", "trl", "--student", student, "--overwrite"]
+    command += ["--student-template", str(template), "--student-instruction", "\\nThink."]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    (first, *_) = read_parquet(tmp_path / "out/data.parquet")
+    text = make_student("bpe").decode(first["input_ids"])
+    assert "\nThink.<|im_end|>\n<|im_start|>tutor\n" in text
+
+
+def test_another_vocabulary_is_refused_without_student(
+    scored_file, student, tokenizer, tmp_path, capsys
+):
+    """Also one that differs in control tokens alone, as those of models of one family do."""
+    other = copy.deepcopy(tokenizer)
+    state = other.backend_tokenizer.to_str().replace('"<think>"', '"<thought>"')
+    twin = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(state), chat_template=other.chat_template
+    )
+    twin.save_pretrained(tmp_path / "twin")
+    tokenizer.save_pretrained(tmp_path / "moved")
+    command = ["export", str(scored_file), "--to", "axolotl-text", "--out", str(tmp_path / "out")]
+    for name in (student, str(tmp_path / "twin")):
+        assert main([*command, "--tokenizer", name]) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "--tokenizer must have the vocabulary that the traces were scored with" in error
+        assert "Pass --student" in error
+    assert main([*command, "--tokenizer", str(tmp_path / "moved")]) == 0
+
+
+def test_a_scorer_that_is_gone_leaves_the_text_to_compare(
+    scored_traces, student, tokenizer, tmp_path, capsys
+):
+    tokenizer.save_pretrained(tmp_path / "moved")
+    path = tmp_path / "scored.jsonl"
+    record = replace(scored_traces[0], asked={"model": "/nowhere"}).to_record()
+    path.write_text(json.dumps(record) + "\n")
+    command = ["export", str(path), "--to", "ms-swift", "--out", str(tmp_path / "out")]
+    assert main([*command, "--tokenizer", student]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "control tokens of --tokenizer could not be compared" in error
+    assert "tokenizer must be the one that the traces were scored with" in error
+    assert "pass --student" in error
+    assert main([*command, "--tokenizer", str(tmp_path / "moved")]) == 0
 
 
 def test_the_command_names_a_file_that_is_none(tmp_path, capsys):
