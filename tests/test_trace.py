@@ -67,6 +67,14 @@ def test_a_target_right_after_the_reasoning_is_fine():
     assert encoded.characters is None
 
 
+def test_every_token_of_the_reasoning_has_characters_or_none_has():
+    parts = {"prompt": (0, 2), "segments": [(2, 4), (4, 5)], "target": (6, 7)}
+    encoded = EncodedTrace(range(9), **parts, token_characters=[[0, 1], [1, 4], [4, 4]])
+    assert encoded.token_characters == [(0, 1), (1, 4), (4, 4)]
+    with pytest.raises(ValueError, match="spans of all 3 tokens of the reasoning, got 2"):
+        EncodedTrace(range(9), **parts, token_characters=[(0, 1), (1, 4)])
+
+
 def test_characters_may_be_lists_as_in_json():
     spans = [[0, 4], [4, 4]]
     encoded = EncodedTrace(range(9), (0, 2), [(2, 4), (4, 5)], (6, 7), characters=spans)

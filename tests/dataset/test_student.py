@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import CHATML, make_student
 
-from segattr import FastIG, SegmentScorer, Trace, encode, top_tokens
-from segattr.dataset import Fit, ScoredTrace, Student, score_trace, student_row
+from segattr import Attribution, FastIG, SegmentScorer, Trace, encode, top_tokens
+from segattr.dataset import Fit, ScoredTrace, Student, score_trace, scored_trace, student_row
 
 REASONING = "I need a.\n\nWait, a is 3; a = 3.\n\nHowever, hmm."
 
@@ -115,6 +115,19 @@ def test_segments_without_tokens_may_get_some(score):
     scored = score(Trace("Find a?", REASONING, "3", segments=[(0, 3), (3, 4), (4, len(REASONING))]))
     assert scored.encoded.segments[1][0] == scored.encoded.segments[1][1]
     assert Student(make_student("bytes")).read(scored).fit == Fit(cuts=2, split=1)
+
+
+def test_cuts_of_real_traces_move_over_white_space_alone(qwen_tokenizer, real_traces):
+    """Qwen's tokens hold the blank line before a keyword and the end of the sentence before it."""
+    scorer, found = make_student("bytes"), Fit()
+    for record in real_traces:
+        trace = Trace.from_record(record)
+        encoded = encode(trace, scorer)
+        scores = torch.linspace(-1, 2, len(encoded.input_ids))
+        attribution = Attribution(scores, encoded, -1.0, -9.0, 9, "by hand")
+        scored = scored_trace(trace, attribution, SegmentScorer())
+        found += Student(qwen_tokenizer).read(scored).fit
+    assert found == Fit(cuts=1046, moved=1024)
 
 
 def test_sums_of_fits():

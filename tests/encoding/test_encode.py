@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import make_student
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -65,6 +66,19 @@ def test_given_segments_are_used_as_they_are(demo):
     assert len(encoded.segments) == 3
     assert encoded.segments[1][0] == encoded.segments[1][1]
     assert encoded.characters == [(0, 4), (4, 4), (4, len(REASONING))]
+
+
+def test_tokens_know_their_characters(demo):
+    """Spaces that offsets leave out, as Llama 3's do, belong to the token after them."""
+    reasoning = f" {REASONING} \N{THINKING FACE}!"
+    for tokenizer in (demo[1], make_student("bpe"), make_student("bytes")):
+        encoded = encode(Trace(QUESTION, reasoning, "3"), tokenizer)
+        start, stop = encoded.reasoning
+        tokens = zip(encoded.input_ids[start:stop].tolist(), encoded.token_characters, strict=True)
+        texts = [(tokenizer.decode(index), reasoning[slice(*span)]) for index, span in tokens]
+        assert all(text == here for text, here in texts if "\ufffd" not in text)
+        assert texts[-1][1] == "!"
+        assert {here for text, here in texts if text.startswith("\ufffd")} == {"\N{THINKING FACE}"}
 
 
 FINAL = REASONING + "\n\nSo \\boxed{3}."
