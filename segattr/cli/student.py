@@ -82,7 +82,7 @@ def load_scorer(first: ScoredTrace, trust_remote_code: bool) -> PreTrainedTokeni
             "SCORED must name the tokenizer it was scored with, for selections of tokens, got a "
             "file without. Select segments."
         )
-    return load_tokenizer("the tokenizer that scored,", name, trust_remote_code)
+    return load_tokenizer("SCORED's tokenizer", name, trust_remote_code)
 
 
 def require_vocabulary(

@@ -55,6 +55,24 @@ def test_a_row_is_what_the_students_chat_template_writes(scored_traces, student)
         assert row["input_ids"] != scored.row()["input_ids"]
 
 
+@pytest.mark.parametrize("response", [None, "\n\nIt is 3.\n"])
+def test_a_template_may_trim_what_it_writes(score, tokenizer, response):
+    """As Llama 3's does; tokens of the text in between keep their weights."""
+    words = make_student("bpe")
+    words.chat_template = CHATML.replace("message.content", "message.content | trim")
+    scored = score(Trace("Find a?", f" \n {REASONING}\n\n", "3", response))
+    student = Student(words, scored_by=Student(tokenizer))
+    row = scored.row(student=student, weights=[1.0] * len(scored.segments))
+    assert row["input_ids"] == written(words, scored)
+    assert trained(words, row).removeprefix("<think>").startswith(bare(REASONING))
+    read, first = student.read(scored), scored.encoded.segments[0]
+    weights = torch.zeros(scored.encoded.reasoning[1] - scored.encoded.reasoning[0])
+    weights[: first[1] - first[0]] = 1
+    got = read.token_weights(weights)
+    start, stop = read.encoded.segments[0]
+    assert got.tolist() == [1.0] * (stop - start) + [0.0] * (len(got) - (stop - start))
+
+
 def test_the_same_text_is_trained(scored_traces, student, tokenizer):
     for scored in scored_traces:
         mine = scored.row(student=student, train_response=False)
