@@ -13,8 +13,9 @@ from tyro.conf import Positional, Suppress, arg
 from segattr.checks import require_word
 from segattr.cli.console import OK, SOME_FAILED, UserError, errors, in_flags, progress
 from segattr.cli.loading import load_tokenizer
-from segattr.cli.options import optional
+from segattr.cli.options import optional, requirements_of
 from segattr.cli.student import StudentOptions, load_scorer, require_vocabulary, scorer_name
+from segattr.dataset.flags import FLAGS, UnfitTraceError
 from segattr.dataset.jsonl import read_scored
 from segattr.dataset.record import ScoredTrace
 from segattr.dataset.traces import BadLine
@@ -107,6 +108,10 @@ class Export:
     """Folder to make."""
     loss: Loss
     student: StudentOptions
+    require: Annotated[
+        str,
+        optional("NAMES", f"Leave out traces flagged with one of these: {', '.join(FLAGS)}."),
+    ] = ""
     overwrite: bool = False
     """Replace an earlier export."""
     too_long: Annotated[
@@ -123,6 +128,7 @@ class Export:
 
     def __post_init__(self) -> None:
         require_word("--to", self.to, TRAINERS)
+        requirements_of(self.require)
         if self.tokenizer is not None and self.student.student is not None:
             raise ValueError(
                 "--tokenizer must be left out with --student, which has its own, got both."
@@ -130,11 +136,12 @@ class Export:
 
     def run(self) -> int:
         left_out: list[BadLine] = []
+        flagged: list[str] = []
         # To cut is the row's business; to skip, the command's, for which it is an error first.
         policy = "cut" if self.too_long == "cut" else "error"
         variant = Variant(**{f.name: getattr(self.loss, f.name) for f in fields(Variant)})
         try:
-            records = self._records(left_out)
+            records = self._records(left_out, flagged)
             first = next(records)
             by_token = variant.select in BY_TOKEN
             student = self.student.load(first, by_token, self.trust_remote_code)
@@ -150,15 +157,24 @@ class Export:
             )
         except (OSError, ValueError, ImportError) as error:
             raise UserError(in_flags(spelled(str(error)), ["overwrite", *NAMES])) from None
-        return self._report(done, left_out)
+        return self._report(done, left_out, flagged)
 
-    def _records(self, left_out: list[BadLine]) -> Iterator[ScoredTrace]:
-        records = read_scored(self.scored, left_out)
-        if (first := next(records, None)) is None:
-            reason = left_out[0].error if left_out else "it is empty"
-            raise ValueError(f"SCORED must hold scored traces, got {self.scored}: {reason}")
-        yield first
-        yield from records
+    def _records(self, left_out: list[BadLine], flagged: list[str]) -> Iterator[ScoredTrace]:
+        """The records; those that are damaged, and those with a flag, are told to the lists."""
+        requirements, found = requirements_of(self.require), False
+        for scored in read_scored(self.scored, left_out):
+            try:
+                requirements.check(scored.flags)
+            except UnfitTraceError as error:
+                flagged.append(f"{scored.id}: left out: {error}")
+                continue
+            found = True
+            yield scored
+        if not found:
+            reasons = [*(bad.error for bad in left_out), *flagged, "it is empty"]
+            raise ValueError(
+                f"SCORED must hold scored traces to export, got {self.scored}: {reasons[0]}"
+            )
 
     def _count(self) -> int:
         with open(self.scored, "rb") as file:
@@ -183,12 +199,12 @@ class Export:
         else:
             require_vocabulary(str(self.tokenizer), tokenizer, scored_by)
 
-    def _report(self, done: Exported, left_out: list[BadLine]) -> int:
+    def _report(self, done: Exported, left_out: list[BadLine], flagged: list[str]) -> int:
         skipped = done.too_long if self.too_long == "skip" else []
         failed = [(f"{self.scored}:{bad.line}", bad.error) for bad in left_out]
         failed += done.failed if skipped else [*done.failed, *done.too_long]
-        for name, reason in failed:
-            errors.print(f"{name}: left out: {reason}")
+        for text in (*flagged, *(f"{name}: left out: {reason}" for name, reason in failed)):
+            errors.print(text)
         if done.as_tokens:
             errors.print(
                 f"{done.as_tokens} of {done.rows} rows would lose tokens or weights as text and "
@@ -203,6 +219,7 @@ class Export:
         print(
             f"{self.out}: {done.rows} rows, {done.tokens} tokens, {done.with_loss} with loss "
             f"({done.with_loss / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} "
-            f"skipped, {len(done.cut)} cut. How to train on it: {self.out / 'README.md'}"
+            f"skipped, {len(flagged)} flagged, {len(done.cut)} cut. How to train on it: "
+            f"{self.out / 'README.md'}"
         )
         return SOME_FAILED if failed else OK

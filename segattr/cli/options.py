@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from segattr.checks import require_word
 from segattr.cli.console import in_flags
+from segattr.dataset.flags import WIDE_GAP, Requirements
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
 from segattr.ig.baseline import BASELINES
@@ -36,6 +37,19 @@ def one_of(words: Any) -> str:
 def optional(metavar: str, what: str | None = None) -> Any:
     """An option that may be left out, without a default to show; ``what`` is its help."""
     return arg(metavar=metavar, help=what, help_behavior_hint="")
+
+
+def requirements_of(names: str, max_gap: float = WIDE_GAP) -> Requirements:
+    """Return what a trace must have, from names with commas between.
+
+    Raises:
+        ValueError: If a name is unknown, in the words of the command.
+    """
+    words = [name.strip() for name in names.split(",") if name.strip()]
+    try:
+        return Requirements(words, max_gap)
+    except ValueError as error:
+        raise ValueError(in_flags(str(error), ["require", "max_gap"])) from None
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,18 @@ from segattr.cli.console import (
     SOME_FAILED,
     UserError,
     errors,
-    in_flags,
     progress_by_share,
 )
 from segattr.cli.loading import encoder, load_ig, prepare_tokenizer
-from segattr.cli.options import MachineOptions, PathOptions, RuleOptions, Source, one_of, optional
+from segattr.cli.options import (
+    MachineOptions,
+    PathOptions,
+    RuleOptions,
+    Source,
+    one_of,
+    optional,
+    requirements_of,
+)
 from segattr.cli.reading import open_traces, require_other_file
 from segattr.cli.summary import Tally
 from segattr.cli.text_options import TextOptions
@@ -77,11 +84,7 @@ class Score:
 
     def requirements(self) -> Requirements:
         """What a trace must have to be written."""
-        names = [name.strip() for name in self.require.split(",") if name.strip()]
-        try:
-            return Requirements(names, self.max_gap)
-        except ValueError as error:
-            raise ValueError(in_flags(str(error), ["require", "max_gap"])) from None
+        return requirements_of(self.require, self.max_gap)
 
     def run(self) -> int:
         encoding = self.text.encoding()

@@ -238,3 +238,20 @@ def test_the_command_names_a_file_that_is_none(tmp_path, capsys):
     missing = ["export", str(tmp_path / "no.jsonl"), "--to", "trl", "--out", str(tmp_path / "o")]
     assert main(missing) == 2
     assert "no.jsonl" in capsys.readouterr().err
+
+
+def test_flagged_traces_are_left_out_when_asked(scored_traces, tmp_path, capsys):
+    flags = [[], ["rise", "gap"], ["segments"]]
+    records = [replace(one, flags=f) for one, f in zip(scored_traces, flags, strict=True)]
+    path, out = tmp_path / "scored.jsonl", tmp_path / "out"
+    path.write_text("".join(json.dumps(one.to_record()) + "\n" for one in records))
+    command = ["export", str(path), "--to", "trl", "--overwrite", "--out", str(out)]
+    assert main([*command, "--require", "rise, segments"]) == 0
+    captured = capsys.readouterr()
+    assert "1 rows" in captured.out
+    assert "2 flagged" in captured.out
+    assert f"{records[1].id}: left out: the answer is no likelier" in " ".join(captured.err.split())
+    assert main([*command, "--require", "plain"]) == 0
+    assert "3 rows" in capsys.readouterr().out
+    assert main([*command, "--require", "rice"]) == 2
+    assert "--require must be one of" in capsys.readouterr().err
