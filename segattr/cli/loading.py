@@ -136,7 +136,7 @@ def load_ig(
 def encoder(lm: CausalLM, encoding: dict[str, Any]) -> Callable[[Trace], EncodedTrace]:
     """Return what encodes traces; segments at peaks of entropy need the model itself."""
     tokenizer = lm.load_tokenizer()
-    if encoding["segmenter"] != ENTROPY:
+    if encoding.get("segmenter") != ENTROPY:
         return partial(encode, tokenizer=tokenizer, **encoding)
     others = _without_entropy(encoding)
     peaks = EntropyPeaks(lm, encoding["segment_tokens"], others)
@@ -145,7 +145,7 @@ def encoder(lm: CausalLM, encoding: dict[str, Any]) -> Callable[[Trace], Encoded
 
 def _without_entropy(encoding: dict[str, Any]) -> dict[str, Any]:
     """The options that need no model."""
-    if encoding["segmenter"] != ENTROPY:
+    if encoding.get("segmenter") != ENTROPY:
         return encoding
     names = ("segmenter", "segment_tokens")
     return {name: value for name, value in encoding.items() if name not in names}
