@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segattr.fields.finished import REASONS, require_finished
 from segattr.fields.names import Found, naming, parsed, same
-from segattr.fields.turns import require_finished
 
 ROLES = {
     **{"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"},
@@ -181,7 +181,7 @@ def last_turn(message: Mapping[str, Any], column: str) -> tuple[Found | None, Fo
 
 
 def _require_readable(message: Mapping[str, Any], column: str) -> None:
-    for key in ("finish_reason", "stop_reason"):
+    for key in REASONS:
         require_finished(message.get(key), f"{column}.{key}")
     for key in UNREAD_KEYS:
         if message.get(key):

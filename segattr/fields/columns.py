@@ -22,6 +22,21 @@ from segattr.fields.names import (
 from segattr.fields.thinking import Mark
 
 
+def _as_it_is(found: Found) -> Any:
+    return found.value
+
+
+def _asked(found: Found) -> Any:
+    """Return the text of a question, if it is one message."""
+    turns = found.value if isinstance(found.value, list) else []
+    if len(turns) == 1 and isinstance(turns[0], Mapping):
+        return turns[0].get("content", turns[0].get("value"))
+    return found.value
+
+
+COMPARED: dict[str, Callable[[Found], Any]] = {"answer": answer_text, "question": _asked}
+
+
 class Columns:
     """The columns of one record.
 
@@ -69,14 +84,18 @@ class Columns:
         if field == "response" and self.layout.verdicts and (names := self.names(field)):
             return self._use([chosen(self.record, self.layout, names[0])])
         found = self._candidates(field)
-        if self.layout is not PLAIN or field == "id":
+        if field == "response":
+            self._require_of_the_reasoning(found)
+        if self.layout is not PLAIN or field in ("id", "finish_reason"):
             return self._use(found[:1])
         if field == "reasoning":
             found = self._without_answers(found)
         if field == "response":
             self._require_said()
             found = [one for one in found if self._is_response(one, marks)]
-        plain: Callable[[Found], Any] = answer_text if field == "answer" else lambda one: one.value
+        plain = COMPARED.get(field, _as_it_is)
+        if field == "question":  # messages say more than a text
+            found.sort(key=lambda one: isinstance(one.value, str))
         for other in found[1:]:
             if not same(plain(found[0]), plain(other)):
                 raise ValueError(
@@ -136,6 +155,22 @@ class Columns:
                         f"If all of it is reasoning: {as_field('reasoning', thought)}."
                     )
 
+    def _require_of_the_reasoning(self, found: list[Found]) -> None:
+        """Raise for a response that goes with another reasoning than the user's."""
+        mine = root(self.own.get("reasoning") or "")
+        for one in found:
+            layout_s = () if self.layout is PLAIN else self.layout.fields.get("reasoning", ())
+            thoughts = RESPONSE_OF.get(one.column) or layout_s
+            there = [thought for thought in thoughts if self.record.get(thought)]
+            if mine and one.value and there and mine not in there:
+                raise self._unnamed(one, there[0])
+
+    def _unnamed(self, found: Found, beside: str) -> ValueError:
+        return ValueError(
+            f"response must be named, got {found.column} beside {beside}, which may be one. "
+            f"{naming('response', found.column)} If it is none: {as_field('response', None)}."
+        )
+
     def _is_response(self, found: Found, marks: tuple[Mark, ...]) -> bool:
         """Whether a column holds the response; raises where nobody can tell."""
         beside = [one.column for one in self._candidates("reasoning") if one.value]
@@ -153,10 +188,7 @@ class Columns:
             return True
         if found.column == "output" and self.record.get("instruction"):
             return True
-        raise ValueError(
-            f"response must be named, got {found.column} beside {beside[0]}, which may be one. "
-            f"{naming('response', found.column)} If it is none: {as_field('response', None)}."
-        )
+        raise self._unnamed(found, beside[0])
 
     @staticmethod
     def _is_text(value: Any) -> bool:

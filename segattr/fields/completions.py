@@ -37,6 +37,8 @@ def read_completion(reasoning: Found | None, content: Found | None) -> Completio
         ValueError: If they hold something else.
     """
     before: Sequence[dict[str, Any]] = ()
+    if reasoning is not None and reasoning.value == "" and content and not reasoning.named:
+        reasoning = None
     if reasoning is not None:
         reasoning = _one(reasoning)
         if isinstance(reasoning.value, Mapping) and "content" in reasoning.value:

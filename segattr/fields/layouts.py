@@ -148,14 +148,15 @@ NAMED = (
         columns=("messages[0].info.reference_answer",),
     ),
     Layout(
-        "numinamath-cot",
+        "numinamath-cot",  # MATH too
         {
             "question": ("problem",),
             "reasoning": ("solution",),
             "answer": (rf"solution:{BOXED}",),
             "messages": ("messages",),
         },
-        columns=("problem", "solution", "source"),
+        columns=("problem", "solution"),
+        holds=("solution", BOXED),
     ),
     Layout(
         "gsm8k",

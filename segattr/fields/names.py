@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segattr.fields.finished import REASONS
+
 # The columns that a field is looked for under. Two that a record has must agree.
 FIELDS: dict[str, tuple[str, ...]] = {
     "question": ("question", "problem", "prompt", "instruction", "query"),
@@ -17,7 +19,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("thoughts", "think", "long_cot", "reasoning_text", "reasoning_chain"),
         *("thinking_trajectories", "deepseek_thinking_trajectory"),
     ),
-    "answer": ("answer", "final_answer", "expected_answer"),
+    "answer": (
+        *("answer", "final_answer", "expected_answer", "ground_truth", "reference_answer"),
+        *("correct_answer", "gold_answer", "gt_answer"),
+    ),
     "response": (
         *("response", "completion", "output", "content", "generation", "generated_solution"),
         *("generated_text", "model_output", "attempt", "deepseek_attempt", "deepseek_solution"),
@@ -33,7 +38,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "segments": ("segments",),
     "untrained": ("untrained",),
     "marks": ("marks",),
-    "finish_reason": ("finish_reason", "stop_reason", "finish_reasons", "done_reason"),
+    "finish_reason": REASONS,
 }
 REQUIRED = ("question", "reasoning", "answer")
 # A response only beside the reasoning named here; beside another one nobody can tell.
@@ -84,7 +89,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 

@@ -13,6 +13,7 @@ from segattr.fields.turns import require_unrendered
 UNREAD = (
     *("image", "images", "video", "videos", "audio", "audios", "documents", "context", "passage"),
     *("choices", "options", "functions", "prefix", "prefill", "chat_template"),
+    "enable_thinking",
     *("input_ids", "loss_mask", "assistant_masks", "completion_mask", "input", "history"),
 )
 Question = str | list[dict[str, Any]]

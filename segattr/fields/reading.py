@@ -11,13 +11,12 @@ from segattr.fields.answers import answer_text, find_answer, split_finder
 from segattr.fields.chat import read_chat
 from segattr.fields.columns import Columns
 from segattr.fields.completions import read_completion, read_last_turn
+from segattr.fields.finished import require_finished, require_finished_record
 from segattr.fields.layouts import PLAIN, layout_of
 from segattr.fields.names import FIELDS, Found, parsed
 from segattr.fields.questions import read_question, require_read, texts_in
 from segattr.fields.thinking import MARKS, Mark
-from segattr.fields.turns import Turn, conflict, require_finished
-
-CUT_SHORT = ("truncated", "is_truncated")
+from segattr.fields.turns import Turn, conflict
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ def trace_fields(
     columns = Columns(record, own or {}, known)
     pairs = _pairs(columns, marks)
     found = {name: one for name in FIELDS if (one := columns.find(name, pairs)) is not None}
-    _require_whole(record, found, bool(known.verdicts))
+    if (reason := found.get("finish_reason")) is not None and reason.named:
+        require_finished(reason.value, reason.column)
+    require_finished_record(record, chosen=bool(known.verdicts))
     chat = read_chat(found["messages"]) if "messages" in found else None
     completion = read_completion(found.get("reasoning"), found.get("response"))
     if "question" not in found and not (chat and chat.question):
@@ -89,19 +90,6 @@ def _require_only_thinking(left: Mapping[str, Any], turn: Turn, pairs: Sequence[
             thoughts = (text.partition(m.closing)[0] for m in pairs if m.closing in text)
             if not all(one.rstrip().endswith(turn.reasoning.strip()) for one in thoughts):
                 raise conflict("reasoning", turn.columns["reasoning"], name)
-
-
-def _require_whole(record: Mapping[str, Any], found: Mapping[str, Found], chosen: bool) -> None:
-    """Raise for a generation that stopped before its end."""
-    for name in FIELDS["finish_reason"]:
-        value = record.get(name)
-        if not (chosen and isinstance(value, list)):
-            require_finished(value, name)
-    if (named := found.get("finish_reason")) is not None and not chosen:
-        require_finished(named.value, named.column)
-    for name in CUT_SHORT:
-        if record.get(name) is True:
-            require_finished("length", f"{name}, which is true")
 
 
 def _texts(question: Any, turn: Turn, answer: Found) -> dict[str, Any]:

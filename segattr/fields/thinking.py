@@ -35,6 +35,8 @@ MARKS = (
         "<|end|><|start|>assistant<|channel|>final<|message|>",
     ),
 )
+# Tags that are text of any kind.
+HTML = ("p", "div", "span", "b", "i", "em", "strong", "ul", "ol", "li", "code", "pre", "table", "s")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def cut(text: Found, marks: Sequence[Mark] = MARKS, *, closed: bool = False) -> 
     if mark is None:
         mark = _closing_alone(text, marks)
     if mark is None:
+        _require_known(text)
         return None
     if mark.closing not in value and not closed:
         raise ValueError(
@@ -74,6 +77,21 @@ def cut(text: Found, marks: Sequence[Mark] = MARKS, *, closed: bool = False) -> 
     opening, reasoning = _opened(before, mark)
     _require_once(text, mark, reasoning, rest)
     return Cut(opening, reasoning, closing or mark.closing, rest)
+
+
+def _require_known(text: Found) -> None:
+    """Raise for a text in tags like those of thinking that nobody has named."""
+    match = re.match(r"\s*([<\[])(\|?)(\w+)(\|?[>\]])", text.value)
+    if match is None or match[3].lower() in HTML:
+        return
+    left, bar, name, right = match.groups()
+    opening = f"{left}{bar}{name}{right}"
+    for closing in (f"{left}/{bar}{name}{right}", f"{left}{bar}/{name}{right}"):
+        if closing in text.value:
+            raise ValueError(
+                f"{text.column} must mark its thinking in a way that is known, got {opening} and "
+                f"{closing}. If they do, pass marks=({opening!r}, {closing!r}) (--marks)."
+            )
 
 
 def _closing_alone(text: Found, marks: Sequence[Mark]) -> Mark | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from segattr.fields.names import Found, as_field, naming, same
 from segattr.fields.thinking import MARKS, Cut, Mark, cut, require_closed, require_whole
@@ -26,12 +25,8 @@ HEADERS = (
         "<start_of_turn>",
     ),
     *("<|user|>", "<|assistant|>", "<|START_OF_TURN_TOKEN|>", "[INST]", "<|start|>", "[|user|]"),
-    *("<|turn>", "<|start_of_role|>"),
-)
-# How services say that a generation stopped before its end.
-CUT_OFF = (
-    *("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "incomplete"),
-    *("content_filter", "error", "abort", "cancelled"),
+    *("<|turn>", "<|start_of_role|>", "<|begin_of_text|>", "<bos>"),
+    "<\uff5cbegin▁of▁sentence\uff5c>",
 )
 
 
@@ -194,14 +189,4 @@ def require_unrendered(question: Found) -> None:
             raise ValueError(
                 f"question must be plain text or chat messages, got {token} in {question.column}: "
                 "a chat template was applied already. Give the text, or the messages."
-            )
-
-
-def require_finished(reason: Any, column: str) -> None:
-    """Raise for a reason that says a generation was cut off."""
-    reasons = reason if isinstance(reason, list) else [reason]
-    for one in reasons:
-        if isinstance(one, str) and one.lower() in CUT_OFF:
-            raise ValueError(
-                f"a generation must have come to its end, got {one} in {column}. Drop this trace."
             )

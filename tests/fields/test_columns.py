@@ -42,6 +42,8 @@ def test_a_chat_may_be_named_in_part_and_still_be_read():
         ("reasoning", {"solution": "42", "answer": "42", "cot": "r"}, "cot"),
         ("reasoning", {"thinking": True, "solution": "r"}, "solution"),
         ("id", {"id": 1, "uuid": "x"}, "id"),
+        ("finish_reason", {"finish_reason": "stop", "stop_reason": 7}, "finish_reason"),
+        ("question", {"question": "q", "prompt": [{"role": "user", "content": "q"}]}, "prompt"),
     ],
 )
 def test_two_columns_that_agree_are_one(field, record, column):
@@ -57,6 +59,7 @@ def test_two_columns_that_agree_are_one(field, record, column):
         ("reasoning", {"solution": "s", "cot": "r"}),
         ("reasoning", {"solution": "s", "deepseek_thinking_trajectory": "r"}),
         ("answer", {"answer": "1", "expected_answer": "2"}),
+        ("answer", {"answer": "1", "ground_truth": "2"}),
         ("response", {"response": "1", "completion": "2"}),
         ("messages", {"messages": [1], "conversations": [2]}),
         ("system", {"system": "a", "system_prompt": "b"}),
@@ -95,6 +98,24 @@ def test_what_may_be_a_response_is_refused_unless_it_is_named():
         found(record, "response")
     assert found(record, "response", {"response": "output"}) == ("output", "s")
     assert found(record, "response", {"response": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ({"reasoning_content": "r", "content": "s"}, "plain"),
+        ({"thinking_trajectories": ["r"], "attempt": "s"}, "s1k"),
+        ({"deepseek_reasoning": "r", "deepseek_solution": "s"}, "openthoughts-metadata"),
+    ],
+)
+def test_a_response_to_another_reasoning_than_the_user_s_is_refused(record, layout):
+    record = {**record, "cot": "x"}
+    known = layout_of(record, layout)
+    with pytest.raises(ValueError, match="response must be named, got"):
+        columns(record, {"reasoning": "cot"}, known).find("response", MARKS)
+    assert columns(record, {"reasoning": "cot", "response": None}, known).find("response") is None
+    first, second, _ = record
+    assert columns(record, {"reasoning": first}, known).find("response", MARKS).column == second
 
 
 @pytest.mark.parametrize("content", [None, ""])

@@ -31,6 +31,7 @@ def read(record, own=None):
         ({**chat(WHOLE), "completion": WHOLE}, ("r\n", "\n\ns", MARKED)),
         ({**chat("r"), "solution": "r"}, ("r", None, None)),
         ({**chat("s"), "reasoning": "r", "response": "s"}, ("r", "s", None)),
+        ({"question": "q", "reasoning_content": "", "content": WHOLE}, ("r\n", "\n\ns", MARKED)),
         ({"question": "q", "responses": [WHOLE]}, ("r\n", "\n\ns", MARKED)),
         ({"question": "q", "thinking_trajectories": ["r"], "attempt": "s"}, ("r", "s", None)),
         (

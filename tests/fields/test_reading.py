@@ -178,7 +178,7 @@ def test_what_else_a_trace_takes_is_read():
         ),
         ({"finish_reason": "length"}, "must have come to its end, got length in finish_reason"),
         ({"stop_reason": "max_tokens"}, "must have come to its end, got max_tokens"),
-        ({"truncated": True}, "must have come to its end, got length in truncated"),
+        ({"truncated": True}, "must have come to its end, got True in truncated"),
         ({"r1": "<think>\nx</think>y"}, "reasoning must be read from one place, got .* and r1"),
         ({"r1": [{"text": "x</think>y"}]}, "reasoning must be read from one place, got .* and r1"),
     ],

@@ -58,6 +58,27 @@ def test_other_marks_inside_a_marked_thought_are_its_text():
     assert parts.reasoning == "Write </thought> and <reasoning>."
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<Think>", "</Think>"),
+        ("<scratchpad>", "</scratchpad>"),
+        ("<|thinking|>", "</|thinking|>"),
+        ("<|thinking|>", "<|/thinking|>"),
+        ("[ANALYSIS]", "[/ANALYSIS]"),
+    ],
+)
+def test_tags_that_nobody_named_are_not_taken_for_text(opening, closing):
+    text = Found(f"{opening}\nOkay.{closing}42", "turn")
+    with pytest.raises(ValueError, match="turn must mark its thinking in a way that is known"):
+        cut(text)
+    assert cut(text, [Mark(opening, closing)]).reasoning == "Okay."
+
+
+def test_html_is_text():
+    assert cut(Found("<p>Okay.</p> 42", "turn")) is None
+
+
 def test_marks_of_the_user_are_the_only_ones():
     parts = cut(Found("<cot>a</think>b</cot>c", "turn"), [Mark("<cot>", "</cot>")])
     assert (parts.reasoning, parts.rest) == ("a</think>b", "c")
