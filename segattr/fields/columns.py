@@ -71,7 +71,9 @@ class Columns:
             return (self.own[field],) if self.own[field] else ()  # type: ignore[return-value]
         fields = self.layout.fields
         names = fields.get(field, FIELDS[field] if field in ALWAYS else ())
-        return tuple(n for n in names if field == "messages" or root(n) not in self.claimed)
+        if field == "messages" or not self.claimed:
+            return names
+        return tuple(name for name in names if root(name) not in self.claimed)
 
     def find(self, field: str, marks: tuple[Mark, ...] = ()) -> Found | None:
         """Return what a record has of a field.

@@ -65,8 +65,8 @@ def lookup(record: Mapping[str, Any], path: str) -> Any:
 
     A column of exactly that name comes first. None if the name leads nowhere.
     """
-    if path in record:
-        return record[path]
+    if path in record or not {".", "["}.intersection(path):
+        return record.get(path)
     value: Any = record
     for key, index in re.findall(r"([^.\[\]]+)|\[(-?\d+)\]", path):
         value = _json(value)
