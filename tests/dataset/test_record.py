@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -25,6 +25,35 @@ def found(demo, records):
         scored = scored_trace(trace, attribution, scorer, {"model": "bundled"})
     record = json.loads(json.dumps(scored.to_record(), allow_nan=False))
     return trace, attribution, scorer, scored, record
+
+
+def test_a_record_gives_its_trace_back(found):
+    trace, *_, record = found
+    again = Trace.from_record(record)
+    assert (again.digest, again.id, again.metadata) == (trace.digest, trace.id, trace.metadata)
+
+
+def test_a_record_of_a_trace_with_everything_gives_it_back():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+    trace = Trace(
+        question=[{"role": "user", "content": "q"}, call, {"role": "tool", "content": "1"}],
+        reasoning="abcdefgh",
+        answer="1",
+        response="\n\n1",
+        tools=[{"type": "function", "function": {"name": "add"}}],
+        chat_template_kwargs={"thinking": True},
+        untrained=[(0, 2)],
+        marks=("<cot>\n", "</cot>"),
+        metadata={"level": 3, "note": "a</think>b"},
+    )
+    scored = make_scored()
+    texts = {
+        f.name: getattr(trace, f.name) for f in fields(trace) if f.name not in ("id", "segments")
+    }
+    record = {**scored.to_record(), **texts, "id": trace.digest, "digest": trace.digest}
+    again = Trace.from_record(json.loads(json.dumps(record)))
+    assert again.digest == trace.digest
+    assert (again.id, again.metadata, again.segments) == (trace.digest, trace.metadata, None)
 
 
 def test_a_record_gives_the_scored_trace_back(found):
