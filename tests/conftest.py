@@ -167,3 +167,11 @@ def real_traces() -> list[dict]:
     starts = json.loads(path.with_suffix(".segment-starts.json").read_text())
     records = [json.loads(line) for line in path.read_text().splitlines()]
     return [{**record, "starts": cuts} for record, cuts in zip(records, starts, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def labelled_traces() -> list[dict]:
+    path = SHARED / "traces" / "labelled" / "dependency-graph-qwq-32b-preview.jsonl"
+    if not path.exists():
+        pytest.skip("needs the 15 labelled traces, which are not part of the project")
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -126,12 +127,18 @@ def test_windows_are_of_so_many_tokens():
 
 
 @pytest.mark.parametrize("segmenter", SEGMENTERS)
-def test_every_token_of_real_traces_has_one_owner(segmenter, real_traces, qwen_tokenizer, demo):
+def test_every_token_of_real_traces_has_one_owner(
+    segmenter, real_traces, labelled_traces, qwen_tokenizer, demo
+):
     settings = {"segmenter": segmenter}
     if segmenter != "keywords":
         settings["segment_tokens"] = 24
-    for record in real_traces:
-        trace = Trace.from_record({k: v for k, v in record.items() if k != "starts"})
+    traces = [Trace.from_record({**record, "starts": None}) for record in real_traces]
+    for record in labelled_traces:
+        spans = [(node["start"], node["stop"]) for node in record["nodes"]]
+        whole = Trace.from_record(record)
+        traces += [whole, replace(whole, segments=spans)]
+    for trace in traces:
         for tokenizer in (qwen_tokenizer, demo[1]):
             encoded = encode(trace, tokenizer, **settings)
             stops = [encoded.prompt[1], *(stop for _, stop in encoded.segments)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,24 @@ def one_of(words: Any) -> str:
 def optional(metavar: str, what: str | None = None) -> Any:
     """An option that may be left out, without a default to show; ``what`` is its help."""
     return arg(metavar=metavar, help=what, help_behavior_hint="")
+
+
+def switches_of(flag: str, text: str | None) -> dict[str, Any]:
+    """Return the switches of a chat template that an option gives as JSON.
+
+    Raises:
+        ValueError: If it is no object.
+    """
+    if text is None:
+        return {}
+    try:
+        switches = json.loads(text)
+    except ValueError:
+        switches = None
+    if not isinstance(switches, dict):
+        example = '{"thinking": true}'
+        raise ValueError(f"{flag} must be a JSON object such as '{example}', got {text!r}.")
+    return switches
 
 
 def requirements_of(names: str, max_gap: float = WIDE_GAP) -> Requirements:

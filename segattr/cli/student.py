@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from segattr.cli.console import UserError
 from segattr.cli.loading import load_tokenizer, require_encoding
-from segattr.cli.options import optional
+from segattr.cli.options import optional, switches_of
 from segattr.dataset.student import Student
 
 if TYPE_CHECKING:
@@ -27,14 +27,18 @@ class StudentOptions:
     """A chat template (Jinja) instead of the tokenizer's own."""
     student_instruction: Annotated[str | None, optional("TEXT")] = None
     """Text appended to every question; as scored if left out. \\n may be written out."""
+    student_template_kwargs: Annotated[str | None, optional("JSON")] = None
+    """Switches of the chat template, such as '{"thinking": true}'."""
 
     def __post_init__(self) -> None:
         for flag, value in (
             ("--student-template", self.student_template),
             ("--student-instruction", self.student_instruction),
+            ("--student-template-kwargs", self.student_template_kwargs),
         ):
             if self.student is None and value is not None:
                 raise ValueError(f"{flag} needs --student, got none. Name the model to train.")
+        self._switches()
 
     def load(
         self, first: ScoredTrace, needs_scorer: bool, trust_remote_code: bool
@@ -54,7 +58,7 @@ class StudentOptions:
         tokenizer = load_tokenizer("--student", self.student, trust_remote_code)
         if self.student_template is not None:
             tokenizer.chat_template = _read(self.student_template)
-        require_encoding(tokenizer, {})
+        require_encoding(tokenizer, {"chat_template_kwargs": self._switches()})
         scored_by = None
         if needs_scorer:
             scored_by = Student.that_scored(load_scorer(first, trust_remote_code), first.asked)
@@ -62,8 +66,12 @@ class StudentOptions:
         return Student(
             tokenizer,
             scored_by=scored_by,
+            chat_template_kwargs=self._switches(),
             instruction=None if instruction is None else instruction.replace("\\n", "\n"),
         )
+
+    def _switches(self) -> dict[str, Any]:
+        return switches_of("--student-template-kwargs", self.student_template_kwargs)
 
 
 def scorer_name(first: ScoredTrace) -> Any:

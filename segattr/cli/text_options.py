@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from tyro.conf import UseAppendAction, arg
 
 from segattr.checks import require_word
 from segattr.cli.console import UserError
-from segattr.cli.options import one_of, optional
+from segattr.cli.options import one_of, optional, switches_of
 from segattr.fields import FIELDS, LAYOUTS
 from segattr.segments import PRESETS, SEGMENTERS
 
@@ -122,18 +121,7 @@ class TextOptions:
         }
 
     def _switches(self) -> dict[str, Any]:
-        if self.chat_template_kwargs is None:
-            return {}
-        try:
-            switches = json.loads(self.chat_template_kwargs)
-        except ValueError:
-            switches = None
-        if not isinstance(switches, dict):
-            raise ValueError(
-                "--chat-template-kwargs must be a JSON object such as '{\"thinking\": true}', got "
-                f"{self.chat_template_kwargs!r}."
-            )
-        return switches
+        return switches_of("--chat-template-kwargs", self.chat_template_kwargs)
 
     def _keywords(self) -> str | list[str]:
         if self.keywords in PRESETS:

@@ -7,6 +7,7 @@ Where the template renders thinking, joined they equal ``apply_chat_template(mes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -183,11 +184,10 @@ def _require_open(prompt: str, template: Template) -> None:
     if not ended:
         return
     switch = template.switch_for(lambda text: not text.rstrip().endswith(ended[0].closing))
-    how = (
-        f"Pass chat_template_kwargs={{{switch!r}: True}}."
-        if switch
-        else "Pass the template's own switch in chat_template_kwargs."
-    )
+    how = "Pass the template's own switch in chat_template_kwargs."
+    if switch is not None:
+        as_json = json.dumps({switch: True})
+        how = f"Pass chat_template_kwargs={{{switch!r}: True}} (in the command '{as_json}')."
     raise ValueError(
         "the prompt must leave the thinking open, got a chat template that ends it with "
         f"{ended[0].closing!r} unless it is asked to think. {how}"

@@ -24,7 +24,7 @@ class Trace:
         reasoning: The text between the generation prompt and ``</think>``, verbatim.
         answer: The correct final answer, as it would stand inside ``\\boxed{}``.
         response: What follows ``</think>`` in the training text. ``None``: the reasoning is the
-            whole turn, and no ``</think>`` is trained.
+            whole turn, and ``</think>`` is trained only where the chat template writes it itself.
         id: A name to find the trace by.
         segments: Where to cut the reasoning: strings that join to it, or half-open spans of its
             characters that cover it. ``None`` lets `encode` cut.
