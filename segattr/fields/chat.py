@@ -12,11 +12,15 @@ from segattr.fields.names import Found, naming, parsed, same
 
 ROLES = {
     **{"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"},
-    **{"observation": "tool", "function_response": "tool", "function_call": "assistant"},
+    **{"bot": "assistant", "ai": "assistant", "function_call": "assistant"},
+    **{"observation": "tool", "function_response": "tool", "function": "tool"},
+    **{role: role for role in ("system", "developer", "user", "assistant", "tool")},
 }
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# What a message may say without content.
+ALSO_SAID = ("tool_calls", "function_call", *REASONING_KEYS)
 # What the last turn may say beside its text, and a response cannot.
-UNREAD_KEYS = ("tool_calls", "function_call", "refusal", "audio", "images")
+UNREAD_KEYS = ("tool_calls", "refusal", "audio", "images")
 # A last turn that others mark so is not trained by them.
 LOSS_KEYS = ("weight", "train", "training", "loss", "train_on_turn")
 
@@ -44,6 +48,11 @@ def read_chat(found: Found) -> Chat:
     """
     turns = parsed(found, (list, dict), "a list of messages")  # type: ignore[arg-type]
     messages = messages_of(turns, found.column)
+    for index, message in enumerate(messages[:-1]):
+        if message["content"] is None and not any(message.get(key) for key in ALSO_SAID):
+            raise ValueError(
+                f"a message of {found.column} must have content, got None in number {index}."
+            )
     if not messages or messages[-1]["role"] != "assistant":
         return Chat(messages, column=found.column)
     column = f"{found.column}[-1]" if isinstance(turns, list) else found.column
@@ -73,7 +82,7 @@ def _rows(turns: Mapping[str, Any]) -> list[Any]:
 
 
 def _message(turn: Mapping[str, Any], column: str) -> dict[str, Any]:
-    given = [ROLES.get(role, role) if isinstance(role, str) else role
+    given = [ROLES.get(role.lower(), role) if isinstance(role, str) else role
              for role in (turn.get("role"), turn.get("from")) if role is not None]  # fmt: skip
     if not given or not isinstance(given[0], str) or any(role != given[0] for role in given):
         raise ValueError(
@@ -85,8 +94,11 @@ def _message(turn: Mapping[str, Any], column: str) -> dict[str, Any]:
     # Parquet writes every key of any message into all of them.
     kept = {key: value for key, value in turn.items() if value is not None}
     message = {"role": given[0], "content": _content(texts[0] if texts else None, turn, column)}
-    if turn.get("from") == "function_call" or turn.get("role") == "function_call":
-        message = {"role": "assistant", "content": None, "tool_calls": _calls(texts, column)}
+    calls = kept.pop("tool_calls", None) or kept.pop("function_call", None)
+    if "function_call" in (turn.get("from"), turn.get("role")):
+        message["content"], calls = None, texts[0] if texts else ""
+    if calls:
+        message["tool_calls"] = _calls(calls, column)
     return {**{k: v for k, v in kept.items() if k not in ("from", "value")}, **message}
 
 
@@ -95,8 +107,7 @@ def _content(content: Any, turn: Mapping[str, Any], column: str) -> Any:
     if isinstance(content, str):
         return content
     if content is None:
-        keys = ("tool_calls", "function_call", *REASONING_KEYS)
-        if any(turn.get(key) for key in keys) or turn.get("role") == "assistant":
+        if any(turn.get(key) for key in ALSO_SAID) or turn.get("role") == "assistant":
             return None
         raise ValueError(f"a message of {column} must have content, got {dict(turn)!r:.80}.")
     if not isinstance(content, list):
@@ -132,20 +143,25 @@ def messages_parts(parts: Sequence[Any], column: str) -> Sequence[Mapping[str, A
     raise ValueError(f"thinking must be parts of text, got {parts!r:.80} in {column}.")
 
 
-def _calls(texts: list[Any], column: str) -> list[dict[str, Any]]:
-    """Return ShareGPT's function call, a string of JSON, as tool calls."""
-    calls = texts[0] if texts else None
+def _calls(calls: Any, column: str) -> list[Any]:
+    """Return calls as the templates of today read them; they may be a string of JSON, or one."""
+    given = calls
     if isinstance(calls, str):
         try:
             calls = json.loads(calls)
-        except ValueError:
+        except (ValueError, RecursionError):
             calls = None
     calls = calls if isinstance(calls, list) else [calls]
-    if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
+    if not calls or not all(
+        isinstance(c, Mapping) and ("name" in c or "function" in c) for c in calls
+    ):
         raise ValueError(
-            f"a function_call of {column} must be JSON with a name, got {texts!r:.80}. Mend it."
+            f"a function_call of {column} must be JSON with a name, got {given!r:.80}. Mend it."
         )
-    return [{"type": "function", "function": dict(call)} for call in calls]
+    return [
+        call if "function" in call else {"type": "function", "function": dict(call)}
+        for call in calls
+    ]
 
 
 def last_turn(message: Mapping[str, Any], column: str) -> tuple[Found | None, Found | None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REASONS = ("finish_reason", "stop_reason", "finish_reasons", "done_reason")
+WRITTEN = ("finishreason", "stopreason", "finishreasons", "donereason")  # however it is spelt
 CUT_OFF = (
     *("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "incomplete"),
     *("content_filter", "error", "abort", "cancelled"),
@@ -40,7 +41,7 @@ def require_finished_record(record: Mapping[str, Any], *, chosen: bool) -> None:
 
 
 def _require(key: str, value: Any, column: str) -> None:
-    if key in REASONS:
+    if key.lower().replace("_", "").endswith(WRITTEN):
         require_finished(value, column)
     short = value[0] if isinstance(value, list) and len(value) == 1 else value
     if key in CUT_SHORT and short is CUT_SHORT[key]:

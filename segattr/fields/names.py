@@ -29,7 +29,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("generations", "responses", "completions", "outputs"),
     ),
     "messages": ("messages", "conversations", "conversation"),
-    "system": ("system", "system_prompt"),
+    "system": ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt"),
     "input": ("input",),
     "history": ("history",),
     "tools": ("tools",),

@@ -11,8 +11,11 @@ from segattr.fields.turns import require_unrendered
 
 # Columns that belong to a prompt or to its tokens, and that no trace has a place for.
 UNREAD = (
-    *("image", "images", "video", "videos", "audio", "audios", "documents", "context", "passage"),
-    *("choices", "options", "functions", "prefix", "prefill", "chat_template"),
+    *("image", "images", "video", "videos", "audio", "audios", "documents", "docs", "context"),
+    *("passage", "passages", "article", "paragraph", "background", "choices", "options"),
+    *("functions", "tool_calls", "developer", "developer_prompt", "few_shot", "demonstrations"),
+    *("few_shot_examples", "starter_code", "prefix", "prefill", "assistant_prefix", "suffix"),
+    *("response_prefix", "prompt_suffix", "chat_template"),
     "enable_thinking",
     *("input_ids", "loss_mask", "assistant_masks", "completion_mask", "input", "history"),
 )

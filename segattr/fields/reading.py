@@ -13,7 +13,7 @@ from segattr.fields.columns import Columns
 from segattr.fields.completions import read_completion, read_last_turn
 from segattr.fields.finished import require_finished, require_finished_record
 from segattr.fields.layouts import PLAIN, layout_of
-from segattr.fields.names import FIELDS, Found, parsed
+from segattr.fields.names import FIELDS, Found, as_field, parsed
 from segattr.fields.questions import read_question, require_read, texts_in
 from segattr.fields.thinking import MARKS, Mark
 from segattr.fields.turns import Turn, conflict
@@ -90,6 +90,15 @@ def _require_only_thinking(left: Mapping[str, Any], turn: Turn, pairs: Sequence[
             thoughts = (text.partition(m.closing)[0] for m in pairs if m.closing in text)
             if not all(one.rstrip().endswith(turn.reasoning.strip()) for one in thoughts):
                 raise conflict("reasoning", turn.columns["reasoning"], name)
+        if isinstance(value, list) and value and all(map(_is_turn, value)):
+            raise ValueError(
+                f"messages must be read, got a chat in {name} too. Name the column if it is the "
+                f"one: {as_field('messages', name)}. If not, take it out of the record."
+            )
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and ("role" in value or {"from", "value"} <= value.keys())
 
 
 def _texts(question: Any, turn: Turn, answer: Found) -> dict[str, Any]:

@@ -52,6 +52,29 @@ def test_sharegpt_calls_functions():
     ]
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tool_calls": [CALL]},
+        {"tool_calls": json.dumps([CALL])},
+        {"tool_calls": [CALL["function"]]},
+        {"function_call": CALL["function"], "tool_calls": []},
+    ],
+)
+def test_calls_are_written_as_templates_read_them(keys):
+    read = chat(USER, {"role": "assistant", "content": "", **keys}, TURN)
+    assert read.question[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+
+
+@pytest.mark.parametrize(
+    ("role", "known"),
+    [("Human", "user"), ("GPT", "assistant"), ("System", "system"), ("function", "tool"),
+     ("ipython", "ipython"), ("developer", "developer")],
+)  # fmt: skip
+def test_roles_have_many_names(role, known):
+    assert chat({"role": role, "content": "q"}, USER).question[0]["role"] == known
+
+
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_has_several_names(key):
     read = chat(USER, {"role": "assistant", "content": "s", key: "r"})
@@ -87,6 +110,7 @@ def test_a_chat_may_stop_before_the_turn():
         ([{"content": "q"}, TURN], "a message's role must be text, got None"),
         ([{**USER, "from": "gpt"}, TURN], "role must be text, got 'assistant'"),
         ([{**USER, "value": "p"}, TURN], "must have one content, got content and value"),
+        ([USER, {"role": "assistant"}, USER, TURN], "must have content, got None in number 1"),
         ([{"role": "user"}, TURN], "a message of messages must have content"),
         ([{**USER, "content": 3}, TURN], "question must be a string or chat messages"),
         ([{**USER, "content": [{"type": "image"}]}, TURN], "content must be a string or parts of"),
@@ -94,6 +118,7 @@ def test_a_chat_may_stop_before_the_turn():
         ([USER, {**TURN, "content": [{"type": "text"}]}], "a part's text must be text"),
         ([USER, {"role": "assistant"}], "assistant's content must be a string, got None"),
         ([USER, {**TURN, "tool_calls": [CALL]}], "got tool_calls in messages"),
+        ([USER, {**TURN, "function_call": CALL["function"]}], "got tool_calls in messages"),
         ([USER, {**TURN, "refusal": "No."}], "got refusal in messages"),
         ([USER, {**TURN, "weight": 0}], "the last turn must carry loss, got weight=0"),
         ([USER, {**TURN, "train": False}], "the last turn must carry loss, got train=False"),
@@ -109,6 +134,7 @@ def test_a_chat_may_stop_before_the_turn():
             "must think before it answers, got parts text, thinking",
         ),
         ([USER, {"from": "function_call", "value": "add(1)"}, TURN], "must be JSON with a name"),
+        ([USER, {**TURN, "tool_calls": "add(1)"}, USER], "must be JSON with a name, got 'add"),
         (["q", TURN], "must be chat messages, objects with role and content"),
         (5, "messages must be a list of messages, got 5"),
         ("q", "messages must be a list of messages, got 'q'"),

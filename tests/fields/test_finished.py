@@ -26,6 +26,8 @@ def test_a_generation_that_came_to_its_end_is_fine(reason):
         {"finish_reasons": ["length"]},
         {"metadata": {"finish_reason": "length"}},
         {"meta": [{"a": 1}, {"choices": [{"finish_reason": "LENGTH"}]}]},
+        {"generation": {"finishReason": "MAX_TOKENS"}},
+        {"r1_finish_reason": "length"},
         {"truncated": True},
         {"is_reasoning_complete": False},
         {"is_reasoning_complete": [False]},

@@ -100,6 +100,9 @@ def test_a_completion_of_several_turns_ends_in_the_one_that_is_read():
                 "choices": ["x", "y"],
                 "functions": [{"name": "add"}],
                 "prefix": "Sure",
+                "developer": "Think.",
+                "starter_code": "def add(",
+                "enable_thinking": True,
                 "chat_template": "{{ messages }}",
                 "input_ids": [1, 2],
             }.items()

@@ -180,6 +180,11 @@ def test_what_else_a_trace_takes_is_read():
         ({"stop_reason": "max_tokens"}, "must have come to its end, got max_tokens"),
         ({"truncated": True}, "must have come to its end, got True in truncated"),
         ({"r1": "<think>\nx</think>y"}, "reasoning must be read from one place, got .* and r1"),
+        (
+            {"dialogue": [{"role": "user", "content": "q"}]},
+            "messages must be read, got a chat in d",
+        ),
+        ({"dialogue": [{"from": "human", "value": "q"}]}, "messages must be read, got a chat in d"),
         ({"r1": [{"text": "x</think>y"}]}, "reasoning must be read from one place, got .* and r1"),
     ],
 )
