@@ -128,7 +128,8 @@ def _content(content: Any, turn: Mapping[str, Any], column: str) -> Any:
 
 
 def _part_text(part: Mapping[str, Any], column: str) -> str:
-    value = part.get(part["type"], part.get("text"))
+    value = part.get(part["type"])
+    value = part.get("text") if value is None else value
     if isinstance(value, list):  # Mistral's thinking is parts again
         value = "".join(_part_text(inner, column) for inner in messages_parts(value, column))
     if not isinstance(value, str):

@@ -83,8 +83,9 @@ class Columns:
         """
         if field in self.own:
             return self._named(field)
-        if field == "response" and self.layout.verdicts and (names := self.names(field)):
-            return self._use([chosen(self.record, self.layout, names[0])])
+        if field == "response" and self.layout.verdicts:
+            there = [name for name in self.names(field) if self.record.get(name) is not None]
+            return self._use([chosen(self.record, self.layout, name) for name in there])
         found = self._candidates(field)
         if field == "response":
             self._require_of_the_reasoning(found)

@@ -36,6 +36,8 @@ def read_question(
         ValueError: If two places disagree, or a part has no place.
     """
     question, column = _asked(parts.get("question"), chat)
+    if isinstance(question, list) and not all(isinstance(turn, Mapping) for turn in question):
+        return question, column  # no messages: `Trace` says so
     columns = [column]
     for name, add in (("input", _with_input), ("history", _with_history), ("system", _with_system)):
         if (found := parts.get(name)) is not None and found.value:

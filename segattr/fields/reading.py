@@ -203,7 +203,7 @@ def _marks(found: Found | None) -> tuple[str, str] | None:
 
 def _metadata(record: Mapping[str, Any], used: set[str], layout: str) -> dict[str, Any]:
     if layout == "segattr":
-        return dict(record.get("metadata") or {})
+        return parsed(Found(record.get("metadata") or {}, "metadata"), dict, "an object")
     taken = used | set(FIELDS["messages"])
     metadata = {key: value for key, value in record.items() if key not in taken}
     _require_finite(metadata)

@@ -156,6 +156,7 @@ def test_marks_of_thought_and_of_solution_stay_in_the_text():
         ("alpaca", {"output": "So \\boxed{42}."}, "must say where its thinking ends"),
         ("s1k", {"thinking_trajectories": ["a", "b"]}, "must hold one generation, got 2"),
         ("gsm8k", {"cot": "r"}, "answer must be the final answer alone"),
+        ("segattr", {"metadata": [1]}, "metadata must be an object, got"),
         ("limo", {"r1_generation": "Hm.</think>42"}, "reasoning must be read from one place"),
         ("s1k", {"deepseek_thinking_trajectory": "x"}, "reasoning must be read from one place"),
     ],
@@ -176,6 +177,12 @@ def test_a_column_of_the_user_comes_before_the_layout_s():
 def test_a_name_that_is_no_layout_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match=r"layout must be one of 'auto', 'plain', .*got 'LIMO'"):
         Trace.from_record(RECORDS["limo"], layout="LIMO")
+
+
+def test_a_layout_that_a_record_is_not_of_is_refused_by_what_is_missing():
+    for name in ("s1k", "openr1-math", "verl"):
+        with pytest.raises(ValueError, match=r"must be given, .* Looked for: "):
+            Trace.from_record(RECORDS["limo"], layout=name)
 
 
 def test_plain_recognises_no_data_set():

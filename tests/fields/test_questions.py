@@ -83,6 +83,7 @@ def test_a_completion_of_several_turns_ends_in_the_one_that_is_read():
             "question must be read from one place, got prompt and messages",
         ),
         ({"messages": [SYSTEM, USER, TURN], "system": "No."}, "system must be read from one place"),
+        ({"question": ["q"], "system": "Think.", **REST}, "question must be a string or chat"),
         ({"question": "q", "system": ["Think."], **REST}, "system must be text, got"),
         ({"question": "q", "input": "1 2", **REST}, "input must have a place in the question"),
         ({"prompt": [USER], "input": "1 2", **REST}, "input must have a place in the question"),
