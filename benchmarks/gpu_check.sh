@@ -36,7 +36,7 @@ bench gpu-machine 50 bench_machine.py
 workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 8) # hundreds of kernels to compile
 part gpu-tests 110 "$python" -m pytest -q "${workers[@]}" --override-ini filterwarnings=default \
-    tests/engine
+    tests/engine --ignore tests/engine/test_every_architecture.py # two hundred models, on a CPU
 bench gpu-7B 170 bench_engines.py --suite gpu-quick --repeats 1 \
     -k "7B and not hand and not torch"
 bench gpu-1.5B 140 bench_engines.py --suite gpu-quick --repeats 2 -k "1.5B"
