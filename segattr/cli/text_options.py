@@ -49,8 +49,7 @@ class TextOptions:
     segment_tokens: Annotated[int | None, optional("N")] = None
     """Fewest tokens of a segment of the other segmenters; all tokens of a window."""
     opening: Annotated[str | None, optional("TEXT")] = None
-    """What the model writes before its reasoning, such as '<think>\\n'; as the chat template has
-    it if left out. So are the next two."""
+    """What the model writes before its reasoning. As the template has it if left out, like:"""
     closing: Annotated[str | None, optional("TEXT")] = None
     """What it writes between reasoning and response, such as '</think>'."""
     end_of_turn: Annotated[str | None, optional("TEXT")] = None
