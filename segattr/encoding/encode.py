@@ -186,6 +186,11 @@ def _cuts(trace: Trace, spans: Sequence[Span], strip_final_answer: bool) -> list
     stop = len(trace.reasoning)
     if strip_final_answer:
         stop = final_answer_start(trace.reasoning, spans[-1][0])
+        if any(last > stop for _, last in trace.untrained):
+            raise ValueError(
+                "strip_final_answer trains what it cuts off, got a trace whose untrained spans "
+                f"reach into it, after character {stop}. Leave it out."
+            )
     starts = [start for start, _ in spans if start < stop or stop == len(trace.reasoning)]
     return [*starts, stop]
 

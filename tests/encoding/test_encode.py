@@ -303,3 +303,10 @@ def test_untrained_characters_are_tokens_without_loss(demo):
 def test_trailing_empty_segments_of_ones_own_stay(demo):
     trace = Trace(QUESTION, REASONING, "3", segments=["", REASONING, "", ""])
     assert len(encode(trace, demo[1]).segments) == 4
+
+
+def test_a_final_answer_with_untrained_spans_is_not_cut_off(demo):
+    trace = Trace(QUESTION, FINAL, "3", untrained=[(len(FINAL) - 4, len(FINAL))])
+    assert encode(trace, demo[1]).untrained
+    with pytest.raises(ValueError, match="strip_final_answer trains what it cuts off"):
+        encode(trace, demo[1], strip_final_answer=True)
