@@ -61,8 +61,7 @@ def split_segments(text: str, preset: str | Sequence[str] = "paper") -> list[Spa
     """Return the half-open character spans of the segments that keywords open.
 
     Case-sensitive and without word boundaries, as published: ``"\\n\\nWaiting"`` also opens a
-    segment. A blank line at the start of a keyword may end its lines in any way and have spaces in
-    it.
+    segment. The lines of a keyword may end in any way, and its blank lines may have spaces in them.
 
     Args:
         text: The reasoning, as the model wrote it.
@@ -191,7 +190,8 @@ def _pattern(preset: str | Sequence[str]) -> str:
 
 
 def _keyword(keyword: str) -> str:
-    """The pattern of a keyword, whose blank line may be any."""
-    if keyword.startswith("\n\n"):
-        return BLANK_LINE + re.escape(keyword[2:])
-    return re.escape(keyword)
+    """The pattern of a keyword, whose lines may end in any way."""
+    texts = re.split(rf"({LINE_END}{LINE_END}|{LINE_END})", keyword)
+    ends = [LINE_END if re.fullmatch(LINE_END, end) else BLANK_LINE for end in texts[1::2]]
+    pairs = itertools.zip_longest(map(re.escape, texts[::2]), ends, fillvalue="")
+    return "".join(itertools.chain(*pairs))

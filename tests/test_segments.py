@@ -93,6 +93,16 @@ def test_blank_lines_may_be_written_otherwise(blank):
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("keyword", ["\nWait", ".\n\nWait", "\n\nWait", "\r\n\r\nWait", "\n"])
+def test_keywords_of_ones_own_meet_any_line_end(keyword, line_end):
+    text = "Okay.\n\nWait, 42."
+    written = text.replace("\n", line_end)
+    spans, plain = (split_segments(each, [keyword]) for each in (written, text))
+    assert [written[a:b] for a, b in spans] == [text[a:b].replace("\n", line_end) for a, b in plain]
+    assert len(spans) > 1
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_one_line_end_is_no_blank_line(line_end):
     assert len(texts(f"Okay.{line_end}Wait, 42.")) == 1
 
