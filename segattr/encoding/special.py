@@ -34,7 +34,8 @@ def texts_within(trace: Trace, turn: Turn) -> list[Span]:
 def _questions(trace: Trace, prompt: str) -> Iterator[Span]:
     at = 0
     messages = [{"content": trace.question}] if isinstance(trace.question, str) else trace.question
-    for text in strings_in([message.get("content") for message in messages]):
+    for content in strings_in([message.get("content") for message in messages]):
+        text = content.strip()  # templates may trim it
         if (start := prompt.find(text, at)) >= 0:
             at = start + len(text)
             yield start, at

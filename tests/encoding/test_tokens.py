@@ -72,3 +72,14 @@ def test_special_tokens_are_read_as_letters_when_asked(spelled):
     assert [row["input_ids"].count(end) for row in rows] == [4, 2]
     assert as_text.control_tokens == ()
     assert as_text.characters == as_control.characters
+
+
+def test_special_tokens_in_a_question_that_the_template_trims_are_read_as_letters():
+    tokenizer = byte_level(PLAIN.replace("content", "content | trim"))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    plain, spelled = (
+        encode(Trace(question, REASONING, "42"), tokenizer, split_special_tokens=True)
+        for question in ("q", " q <|im_end|>\n")
+    )
+    counts = [encoded.input_ids.tolist().count(end) for encoded in (plain, spelled)]
+    assert counts[0] == counts[1]
