@@ -67,6 +67,7 @@ def cut(text: Found, marks: Sequence[Mark] = MARKS, *, closed: bool = False) -> 
         mark = _closing_alone(text, marks)
     if mark is None:
         _require_known(text)
+        _require_spelling(text)
         return None
     if mark.closing not in value and not closed:
         raise ValueError(
@@ -91,6 +92,17 @@ def _require_known(text: Found) -> None:
             raise ValueError(
                 f"{text.column} must mark its thinking in a way that is known, got {opening} and "
                 f"{closing}. If they do, pass marks=({opening!r}, {closing!r}) (--marks)."
+            )
+
+
+def _require_spelling(text: Found) -> None:
+    """Raise for a closing mark in other letters, such as </THINK>, where nothing opens it."""
+    for mark in MARKS:
+        found = re.search(re.escape(mark.closing), text.value, re.IGNORECASE)
+        if found and found[0] != mark.closing:
+            raise ValueError(
+                f"{text.column} must end its thinking with {mark.closing}, got {found[0]}. If that "
+                f"does, pass marks=('', {found[0]!r}) (--marks)."
             )
 
 

@@ -75,6 +75,14 @@ def test_tags_that_nobody_named_are_not_taken_for_text(opening, closing):
     assert cut(text, [Mark(opening, closing)]).reasoning == "Okay."
 
 
+@pytest.mark.parametrize("closing", ["</THINK>", "</Thought>", "[/think]"])
+def test_a_closing_mark_in_other_letters_is_not_taken_for_text(closing):
+    text = Found(f"Okay.\n{closing}\n42", "turn")
+    with pytest.raises(ValueError, match="turn must end its thinking with"):
+        cut(text)
+    assert cut(text, [Mark("", closing)]).reasoning == "Okay.\n"
+
+
 def test_html_is_text():
     assert cut(Found("<p>Okay.</p> 42", "turn")) is None
 
