@@ -215,3 +215,8 @@ def _require_marked_once(trace: Trace, turn: Turn) -> None:
             raise ValueError(
                 f"response must start after {closing!r}, got one that starts with it. Take it off."
             )
+    if turn.mark.strip() and turn.mark.strip() in response:
+        raise ValueError(
+            f"response must not end the thinking again, got {turn.mark.strip()!r} in it. Give what "
+            "follows the last one."
+        )

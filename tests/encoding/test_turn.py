@@ -190,6 +190,7 @@ def test_an_end_of_turn_in_the_response_is_not_written_twice():
         ({"reasoning": "Okay.\n</think>\n"}, "reasoning must stop before '</think>'"),
         ({"reasoning": "Okay.[/THINK]"}, r"reasoning must stop before '\[/THINK\]'"),
         ({"response": "\n</think>\n42"}, "response must start after '</think>'"),
+        ({"response": "a</think>42"}, "response must not end the thinking again, got '</think>'"),
         ({"reasoning": "\n<think>Okay."}, "must start after <think>"),
     ],
 )
