@@ -219,7 +219,7 @@ class Export:
         print(
             f"{self.out}: {done.rows} rows, {done.tokens} tokens, {done.with_loss} with loss "
             f"({done.with_loss / done.tokens:.0%}); {len(failed)} failed, {len(skipped)} "
-            f"skipped, {len(flagged)} flagged, {len(done.cut)} cut. How to train on it: "
-            f"{self.out / 'README.md'}"
+            f"skipped, {len(flagged)} left out as flagged, {len(done.cut)} cut. "
+            f"How to train on it: {self.out / 'README.md'}"
         )
         return SOME_FAILED if failed else OK

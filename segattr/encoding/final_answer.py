@@ -16,10 +16,10 @@ def final_answer_start(reasoning: str, last_segment: int) -> int:
     Raises:
         ValueError: If nothing is left of the reasoning.
     """
-    boxed = reasoning.rfind("\\boxed")
-    heading = reasoning.rfind("**Final Answer**")
+    boxed, heading = reasoning.rfind("\\boxed"), reasoning.rfind("**Final Answer**")
     for marker, start in ((heading, heading), (boxed, _sentence_start(reasoning, boxed))):
-        if marker < last_segment:  # or not there
+        # Not there, before the last segment, or before a paragraph that reasons on.
+        if marker < last_segment or _goes_on(reasoning[max(boxed, heading) :]):
             continue
         if not reasoning[:start].strip():
             raise ValueError(
@@ -28,6 +28,12 @@ def final_answer_start(reasoning: str, last_segment: int) -> int:
             )
         return len(reasoning[:start].rstrip())
     return len(reasoning)
+
+
+def _goes_on(statement: str) -> bool:
+    """Whether paragraphs follow a statement; a heading is followed by one, the statement."""
+    paragraphs = [one for one in re.split(r"\n\s*\n", statement) if one.strip()]
+    return len(paragraphs) > 1 + statement.startswith("**")
 
 
 def _sentence_start(reasoning: str, at: int) -> int:

@@ -97,10 +97,19 @@ def turn_of(
 
 def _without_end(trace: Trace, end: str) -> Trace:
     """Take off an end of turn that a raw completion still has: it is written anyway."""
-    response = (trace.response or "").rstrip()
-    if end.strip() and response.endswith(end.strip()):
-        return replace(trace, response=response.removesuffix(end.strip()))
-    return trace
+    end, response = end.strip(), (trace.response or "").rstrip()
+    if not end:
+        return trace
+    if trace.reasoning.rstrip().endswith(end):
+        raise ValueError(
+            f"reasoning must stop before the end of the turn, got one that ends with {end!r}. Take "
+            "it off."
+        )
+    if not response.endswith(end):
+        return trace
+    while response.endswith(end):
+        response = response.removesuffix(end).rstrip()
+    return replace(trace, response=response)
 
 
 def _written(trace: Trace, template: Template, thinking: Thinking) -> Turn:

@@ -9,10 +9,13 @@ REASONS = ("finish_reason", "stop_reason", "finish_reasons", "done_reason")
 WRITTEN = ("finishreason", "stopreason", "finishreasons", "donereason")  # however it is spelt
 CUT_OFF = (
     *("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "incomplete"),
+    "token_limit",
     *("content_filter", "error", "abort", "cancelled"),
 )
-# Columns that say it with true, and one that says it with false.
-CUT_SHORT = {"truncated": True, "is_truncated": True, "is_reasoning_complete": False}
+# Columns that say it with true, and those that say it with false.
+CUT_SHORT = dict.fromkeys(("truncated", "is_truncated", "hit_max_tokens"), True)
+CUT_SHORT |= dict.fromkeys(("is_reasoning_complete", "is_complete", "is_finished"), False)
+SAID = {True: (True, 1, "true"), False: (False, 0, "false")}
 
 
 def require_finished(reason: Any, column: str) -> None:
@@ -44,7 +47,8 @@ def _require(key: str, value: Any, column: str) -> None:
     if key.lower().replace("_", "").endswith(WRITTEN):
         require_finished(value, column)
     short = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if key in CUT_SHORT and short is CUT_SHORT[key]:
+    said = short.lower() if isinstance(short, str) else short
+    if key in CUT_SHORT and said in SAID[CUT_SHORT[key]]:
         raise _cut_off(f"{short} in {column}")
 
 

@@ -249,7 +249,7 @@ def test_flagged_traces_are_left_out_when_asked(scored_traces, tmp_path, capsys)
     assert main([*command, "--require", "rise, segments"]) == 0
     captured = capsys.readouterr()
     assert "1 rows" in captured.out
-    assert "2 flagged" in captured.out
+    assert "2 left out as flagged" in captured.out
     assert f"{records[1].id}: left out: the answer is no likelier" in " ".join(captured.err.split())
     assert main([*command, "--require", "plain"]) == 0
     assert "3 rows" in capsys.readouterr().out

@@ -282,11 +282,28 @@ def test_the_published_spans_end_one_token_late(real_traces, qwen_tokenizer):
     assert (late, boundaries) == (969, 1046)
 
 
-def test_an_early_statement_of_the_answer_is_no_final_one(demo):
-    reasoning = "So it may be \\boxed{42}.\n\nWait, 2 is 2.\n\nHowever, 1 is 1."
+@pytest.mark.parametrize(
+    ("reasoning", "segments"),
+    [
+        ("So it may be \\boxed{42}.\n\nWait, 2 is 2.\n\nHowever, 1 is 1.", 3),
+        ("Okay. So it may be \\boxed{42}.\n\nLet me check. 2 is 2.", 1),
+        ("Okay.\n\n**Final Answer**\n\\boxed{42}\n\nLet me check. 2 is 2.", 1),
+        ("Okay.\n\n**Final Answer**\n\nIt is 42.\n\nLet me check.\n\nWait, so.", 2),
+    ],
+)
+def test_an_early_statement_of_the_answer_is_no_final_one(demo, reasoning, segments):
     encoded = encode(Trace(QUESTION, reasoning, "42"), demo[1], strip_final_answer=True)
-    assert len(encoded.segments) == 3
+    assert len(encoded.segments) == segments
     assert encoded.characters[-1][1] == len(reasoning)
+
+
+@pytest.mark.parametrize(
+    "final", ["**Final Answer**\n\nIt is \\boxed{3}.", "**Final Answer**\n\nIt is 3.", "\\boxed{3}"]
+)
+def test_a_final_statement_may_stand_under_a_heading(demo, final):
+    trace = Trace(QUESTION, f"Some work.\n\n{final}\n", "3")
+    encoded = encode(trace, demo[1], strip_final_answer=True)
+    assert encoded.characters == [(0, len("Some work."))]
 
 
 def test_untrained_characters_are_tokens_without_loss(demo):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tiny_tokenizers import OPENS, PLAIN, byte_level, sentence_piece
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from segattr import Trace, encode, training_row
 from segattr.encoding.tokens import tokenise
@@ -40,12 +40,13 @@ def test_tokens_that_lose_text_are_refused_with_the_loss(make):
         encode(Trace("What is it?", REASONING, "42"), tokenizer)
 
 
-def test_a_normalised_text_is_not_lost():
+def test_a_character_written_otherwise_is_not_lost_another_one_is():
     tokenizer = byte_level(PLAIN)
-    from tokenizers import normalizers
-
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     assert tokenise(tokenizer, "cafe\u0301 42").ids
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    with pytest.raises(ValueError, match="tokens that lose it after '5': '\u00b2'"):
+        tokenise(tokenizer, "5\u00b2")
 
 
 @pytest.fixture

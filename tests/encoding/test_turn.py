@@ -179,14 +179,16 @@ def test_switches_come_from_the_trace_and_from_the_call():
 
 
 def test_an_end_of_turn_in_the_response_is_not_written_twice():
-    trace = Trace(QUESTION, REASONING, "42", f"{RESPONSE}<|im_end|>\n")
-    assert text_of(trace, byte_level(PLAIN)).count("<|im_end|>") == 2
+    for end in ("<|im_end|>\n", "<|im_end|><|im_end|>", "<|im_end|>\n<|im_end|>\n"):
+        trace = Trace(QUESTION, REASONING, "42", RESPONSE + end)
+        assert text_of(trace, byte_level(PLAIN)).count("<|im_end|>") == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"reasoning": "Okay.</think>\n42"}, "reasoning must stop before '</think>'"),
+        ({"reasoning": "Okay.<|im_end|>\n"}, "reasoning must stop before the end of the turn"),
         ({"reasoning": "Okay.\n</think>\n"}, "reasoning must stop before '</think>'"),
         ({"reasoning": "Okay.[/THINK]"}, r"reasoning must stop before '\[/THINK\]'"),
         ({"response": "\n</think>\n42"}, "response must start after '</think>'"),
