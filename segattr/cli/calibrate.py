@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from tyro.conf import arg
 from segattr.cli.console import OK, UserError, errors, in_flags, progress
 from segattr.cli.loading import load_ig, prepare_tokenizer
 from segattr.cli.options import MachineOptions, PathOptions, Source
-from segattr.cli.reading import open_traces
+from segattr.cli.reading import Item, open_traces
 from segattr.cli.text_options import ENTROPY, TextOptions
 from segattr.dataset.json_text import BadLine
 from segattr.encoding import encode
@@ -58,8 +59,9 @@ class Calibrate:
         encoding = self.text.encoding()
         if encoding["segmenter"] == ENTROPY:
             raise UserError("--segmenter entropy is for score; calibrate with another one.")
-        tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
-        traces = self._encoded(tokenizer, encoding)
+        first, given = open_traces(self.source, self.text)
+        tokenizer = prepare_tokenizer(self.source, self.machine, encoding, first)
+        traces = self._encoded(given, tokenizer, encoding)
         ig = load_ig(
             self.source,
             self.machine,
@@ -78,10 +80,12 @@ class Calibrate:
         )
         return OK
 
-    def _encoded(self, tokenizer: Any, encoding: dict[str, Any]) -> list[EncodedTrace]:
+    def _encoded(
+        self, given: Iterable[Item], tokenizer: Any, encoding: dict[str, Any]
+    ) -> list[EncodedTrace]:
         """The first traces that can be encoded; the others are named."""
         encoded: list[EncodedTrace] = []
-        for place, trace in open_traces(self.source, self.text):
+        for place, trace in given:
             if len(encoded) == self.use:
                 break
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,28 +55,45 @@ def load_tokenizer(flag: str, name: str, trust_remote_code: bool) -> PreTrainedT
 
 
 def prepare_tokenizer(
-    source: Source, machine: MachineOptions, encoding: dict[str, Any]
+    source: Source, machine: MachineOptions, encoding: dict[str, Any], first: Trace | None = None
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer, after all that can be known to fail before weights are read.
+
+    Args:
+        source: What names the tokenizer.
+        machine: What it is to run on.
+        encoding: Options of the text.
+        first: The first trace, if it could be read.
 
     Raises:
         UserError: If the device, the tokenizer or the options of the text do not do.
     """
     require_device(machine)
     tokenizer = load_tokenizer(*source.named_tokenizer, machine.trust_remote_code)
-    require_encoding(tokenizer, encoding)
+    require_encoding(tokenizer, encoding, first)
     return tokenizer
 
 
-def require_encoding(tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any]) -> None:
+def require_encoding(
+    tokenizer: PreTrainedTokenizerBase, encoding: dict[str, Any], first: Trace | None = None
+) -> None:
     """Encode a small trace, so that what fails for every trace is said once.
 
+    What the first trace has beside its texts may be what the chat template wants, such as switches.
+
     Raises:
-        UserError: If it cannot be encoded.
+        UserError: If neither a plain question nor the first trace's can be encoded.
     """
+    settings = {**_without_entropy(encoding), "max_length": None}
+    small = Trace("question", "reasoning", "1")
     try:
-        settings = {**_without_entropy(encoding), "max_length": None}
-        encode(Trace("question", "reasoning", "1"), tokenizer, **settings)
+        try:
+            encode(small, tokenizer, **settings)
+        except Exception:
+            if first is None:
+                raise
+            small = replace(first, reasoning="reasoning", segments=None, untrained=())
+            encode(small, tokenizer, **settings)
     except Exception as error:  # chat templates raise errors of their own kinds
         raise UserError(in_flags(str(error), encoding)) from None
 

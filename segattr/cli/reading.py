@@ -16,9 +16,14 @@ from segattr.dataset.sources import STDIN, Place, list_files
 from segattr.dataset.traces import read_traces
 from segattr.trace import Trace
 
+Item = tuple[Place, Trace | BadLine]
 
-def open_traces(source: Source, text: TextOptions) -> Iterator[tuple[Place, Trace | BadLine]]:
+
+def open_traces(source: Source, text: TextOptions) -> tuple[Trace | None, Iterator[Item]]:
     """Open the files and read up to the first trace; the others are read when they are asked for.
+
+    Returns:
+        The first trace, or None if it is a bad line, and all of them.
 
     Raises:
         UserError: If a file cannot be read, or there are no traces.
@@ -37,7 +42,8 @@ def open_traces(source: Source, text: TextOptions) -> Iterator[tuple[Place, Trac
         raise UserError(f"TRACES: {error}") from None
     if first is None:
         raise UserError(f"TRACES must hold traces, got {given} without any.")
-    return chain([first], traces)
+    trace = first[1]
+    return None if isinstance(trace, BadLine) else trace, chain([first], traces)
 
 
 def require_other_file(out: Path, source: Source) -> None:

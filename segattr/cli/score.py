@@ -88,10 +88,10 @@ class Score:
 
     def run(self) -> int:
         encoding = self.text.encoding()
-        traces = open_traces(self.source, self.text)
+        first, traces = open_traces(self.source, self.text)
         require_other_file(self.out, self.source)
         with self._writer(encoding) as writer:
-            tokenizer = prepare_tokenizer(self.source, self.machine, encoding)
+            tokenizer = prepare_tokenizer(self.source, self.machine, encoding, first)
             rule = self.attribution.make(self.scorer, self.path.scope)
             length = self.text.max_length
             ig = load_ig(

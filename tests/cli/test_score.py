@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import signal
@@ -381,3 +382,22 @@ def test_max_length_may_exceed_the_models_context(traces, tokenizer, tmp_path, c
     assert "must fit the model's context = 32" in " ".join(capsys.readouterr().err.split())
     assert main([*command, "--max-length", "4096", "--out", str(out)]) == 0
     assert len(list(read_scored(out))) == 3
+
+
+def test_the_first_trace_may_have_the_switch_that_the_template_wants(tokenizer, tmp_path, capsys):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if "
+        "add_generation_prompt %}<assistant>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+    )
+    own.save_pretrained(tmp_path / "own")
+    record = {"question": "What is 1 plus 2?", "reasoning": "Okay.", "answer": "3"}
+    command = ["score", *SCORE, "--tokenizer", str(tmp_path / "own"), "--out"]
+    asking = as_file(tmp_path / "a.jsonl", {**record, "chat_template_kwargs": {"thinking": True}})
+    assert main([*command, str(tmp_path / "a"), asking]) == 0
+    text = tokenizer.decode(next(iter(read_scored(tmp_path / "a"))).input_ids)
+    assert text.startswith("<user>What is 1 plus 2?<assistant><think>Okay.")
+    silent = as_file(tmp_path / "b.jsonl", record)
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "b"), silent]) == 2
+    assert "the prompt must leave the thinking open" in " ".join(capsys.readouterr().err.split())
