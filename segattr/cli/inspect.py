@@ -15,6 +15,7 @@ from segattr.cli.console import OK, SOME_FAILED, UserError
 from segattr.cli.inspected import Inspected
 from segattr.cli.loading import load_tokenizer
 from segattr.cli.options import optional
+from segattr.cli.reading import readable
 from segattr.cli.text_options import ENTROPY, TextOptions
 from segattr.dataset.json_text import BadLine
 from segattr.dataset.sources import Place, find_sources, read_records
@@ -90,16 +91,8 @@ class Inspect:
         return None if name is None else load_tokenizer(flag, name, self.trust_remote_code)
 
     def _records(self) -> Iterator[tuple[Place, dict[str, Any] | BadLine]]:
-        if not self.traces:
-            raise UserError("TRACES must name files, got none. Name some, or - for standard input.")
-        try:
+        with readable(self.traces):
             yield from read_records(find_sources(self.traces))
-        except OSError as error:
-            raise UserError(
-                f"TRACES must be files that can be read, got {error.filename}: {error.strerror}."
-            ) from None
-        except (ValueError, ImportError) as error:
-            raise UserError(f"TRACES: {error}") from None
 
     def _read(self, record: dict[str, Any] | BadLine) -> tuple[Reading, Trace]:
         if isinstance(record, BadLine):

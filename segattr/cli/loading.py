@@ -85,17 +85,23 @@ def require_encoding(
         UserError: If neither a plain question nor the first trace's can be encoded.
     """
     settings = {**_without_entropy(encoding), "max_length": None}
-    small = Trace("question", "reasoning", "1")
+    error = _refusal(Trace("question", "reasoning", "1"), tokenizer, settings)
+    if error is not None and first is not None:
+        small = replace(first, reasoning="reasoning", segments=None, untrained=())
+        error = _refusal(small, tokenizer, settings)
+    if error is not None:
+        raise UserError(in_flags(str(error), encoding))
+
+
+def _refusal(
+    trace: Trace, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+) -> Exception | None:
+    """What encoding a trace raises."""
     try:
-        try:
-            encode(small, tokenizer, **settings)
-        except Exception:
-            if first is None:
-                raise
-            small = replace(first, reasoning="reasoning", segments=None, untrained=())
-            encode(small, tokenizer, **settings)
+        encode(trace, tokenizer, **settings)
     except Exception as error:  # chat templates raise errors of their own kinds
-        raise UserError(in_flags(str(error), encoding)) from None
+        return error
+    return None
 
 
 def require_device(machine: MachineOptions) -> str:

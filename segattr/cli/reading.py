@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +20,25 @@ from segattr.trace import Trace
 Item = tuple[Place, Trace | BadLine]
 
 
+@contextmanager
+def readable(paths: Sequence[str]) -> Iterator[str]:
+    """Say in the words of the command what is wrong with files; gives their names.
+
+    Raises:
+        UserError: If there are none, or one cannot be read.
+    """
+    if not paths:
+        raise UserError("TRACES must name files, got none. Name some, or - for standard input.")
+    try:
+        yield ", ".join(paths)
+    except OSError as error:
+        raise UserError(
+            f"TRACES must be files that can be read, got {error.filename}: {error.strerror}."
+        ) from None
+    except (ValueError, ImportError) as error:
+        raise UserError(f"TRACES: {error}") from None
+
+
 def open_traces(source: Source, text: TextOptions) -> tuple[Trace | None, Iterator[Item]]:
     """Open the files and read up to the first trace; the others are read when they are asked for.
 
@@ -28,18 +48,9 @@ def open_traces(source: Source, text: TextOptions) -> tuple[Trace | None, Iterat
     Raises:
         UserError: If a file cannot be read, or there are no traces.
     """
-    given = ", ".join(source.traces)
-    if not given:
-        raise UserError("TRACES must name files, got none. Name some, or - for standard input.")
-    try:
+    with readable(source.traces) as given:
         traces = read_traces(source.traces, text.fields(), **text.reading())
         first = next(traces, None)
-    except OSError as error:
-        raise UserError(
-            f"TRACES must be files that can be read, got {error.filename}: {error.strerror}."
-        ) from None
-    except (ValueError, ImportError) as error:
-        raise UserError(f"TRACES: {error}") from None
     if first is None:
         raise UserError(f"TRACES must hold traces, got {given} without any.")
     trace = first[1]

@@ -72,9 +72,9 @@ def score_trace(
         ValueError: If the trace cannot be attributed or scored.
     """
     requirements.check_tokens(encoded)
-    attribution = method.attribute(encoded)
-    requirements.check(requirements.flags(attribution))
-    return scored_trace(trace, attribution, scorer, asked, requirements)
+    scored = scored_trace(trace, method.attribute(encoded), scorer, asked, requirements)
+    requirements.check(scored.flags)
+    return scored
 
 
 def scored_trace(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from segattr.encoding.tokens import control_tokens
 from segattr.encoding.turn import Turn
+from segattr.fields import texts_in
 from segattr.trace import Span, Trace
-from segattr.trace.trace import strings_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def control_tokens_in(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the special tokens that stand in question, reasoning, response or answer."""
-    texts = list(strings_in([trace.question, trace.reasoning, trace.response, trace.answer]))
+    texts = list(texts_in([trace.question, trace.reasoning, trace.response, trace.answer]))
     special = control_tokens(tokenizer).values()
     return [token for token in special if any(token in text for text in texts)]
 
@@ -34,7 +34,7 @@ def texts_within(trace: Trace, turn: Turn) -> list[Span]:
 def _questions(trace: Trace, prompt: str) -> Iterator[Span]:
     at = 0
     messages = [{"content": trace.question}] if isinstance(trace.question, str) else trace.question
-    for content in strings_in([message.get("content") for message in messages]):
+    for content in texts_in([message.get("content") for message in messages]):
         text = content.strip()  # templates may trim it
         if (start := prompt.find(text, at)) >= 0:
             at = start + len(text)

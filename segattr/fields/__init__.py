@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from segattr.fields.layouts import LAYOUTS as LAYOUTS
 from segattr.fields.names import FIELDS as FIELDS
+from segattr.fields.questions import texts_in as texts_in
 from segattr.fields.reading import Reading as Reading
 from segattr.fields.reading import trace_fields as trace_fields
 from segattr.fields.thinking import MARKS as MARKS

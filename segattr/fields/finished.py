@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REASONS = ("finish_reason", "stop_reason", "finish_reasons", "done_reason")
-WRITTEN = ("finishreason", "stopreason", "finishreasons", "donereason")  # however it is spelt
+WRITTEN = tuple(name.replace("_", "") for name in REASONS)  # however it is spelt
 CUT_OFF = (
     *("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "incomplete"),
     "token_limit",

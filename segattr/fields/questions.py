@@ -154,13 +154,13 @@ def require_read(record: Mapping[str, Any], used: Sequence[str], question: Any) 
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """All texts inside lists and objects of JSON."""
+    """All texts inside lists and objects of JSON, in order."""
     left = [value]  # a stack: recursion would fail on deeply nested JSON
     while left:
         part = left.pop()
         if isinstance(part, str):
             yield part
         elif isinstance(part, Mapping):
-            left += part.values()
+            left += reversed(list(part.values()))
         elif isinstance(part, (list, tuple)):
-            left += part
+            left += reversed(part)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segattr.fields import trace_fields
+from segattr.fields import texts_in, trace_fields
 
 Span = tuple[int, int]
 
@@ -91,7 +91,7 @@ class Trace:
                 raise ValueError(
                     f"{name} must not be empty, got {value!r}. Drop this trace, or fill it in."
                 )
-        for text in strings_in([self.question, self.reasoning, self.answer, self.response]):
+        for text in texts_in([self.question, self.reasoning, self.answer, self.response]):
             _require_unicode(text)
 
     @classmethod
@@ -221,19 +221,6 @@ def _is_message(message: Any) -> bool:
         and isinstance(message.get("role"), str)
         and isinstance(message.get("content"), (str, list, tuple, type(None)))
     )
-
-
-def strings_in(value: Any) -> Iterator[str]:
-    """All texts inside lists and objects of JSON, in order."""
-    left = [value]  # a stack: recursion would fail on deeply nested JSON
-    while left:
-        part = left.pop()
-        if isinstance(part, str):
-            yield part
-        elif isinstance(part, Mapping):
-            left += reversed(list(part.values()))
-        elif isinstance(part, (list, tuple)):
-            left += reversed(part)
 
 
 def beginning(text: Any, most: int = 48) -> str:
