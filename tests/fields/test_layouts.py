@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segattr import Trace
+from segattr import Trace, encode
 from segattr.fields import LAYOUTS, trace_fields
 from segattr.fields.layouts import NAMED
 
@@ -188,3 +188,17 @@ def test_a_layout_that_a_record_is_not_of_is_refused_by_what_is_missing():
 def test_plain_recognises_no_data_set():
     with pytest.raises(ValueError, match="reasoning must be given"):
         Trace.from_record({"question": "q", "answer": "1\n#### 42"}, layout="plain")
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_of_each_layout_comes_back_as_text(tokenizer, name):
+    trace = Trace.from_record(RECORDS[name], layout=name)
+    encoded = encode(trace, tokenizer)
+    ids = encoded.input_ids
+    asked = trace.question
+    for text in [asked] if isinstance(asked, str) else [one["content"] for one in asked]:
+        assert text in tokenizer.decode(ids[slice(*encoded.prompt)])
+    assert tokenizer.decode(ids[slice(*encoded.reasoning)]) == trace.reasoning
+    assert tokenizer.decode(ids[slice(*encoded.target)]) == trace.answer
+    response = "" if trace.response is None else f"</think>{trace.response}"
+    assert tokenizer.decode(encoded.response_ids) == f"{response}<eos>"
