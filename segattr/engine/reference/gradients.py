@@ -1,7 +1,7 @@
-"""Every op in plain torch: its definition, its CPU path and the oracle of its tests.
+"""Points of the path, the decoder's ops and their gradients.
 
-Arithmetic is float32, or float64 when the tensors are, and results are rounded once; forward ops
-of the decoder also round where transformers' own modules do, so that they compute the same F.
+Forward ops of the decoder round where transformers' own modules do, so that they compute the same
+F.
 Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size, ``H`` heads, ``E`` head size, ``F`` MLP
 width.
 """
@@ -12,10 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which tensors of ``dtype`` are accumulated: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
+from segattr.engine.reference.dtype import compute_dtype
 
 
 def blend(inputs: Tensor, baseline: Tensor, alphas: Tensor) -> Tensor:
