@@ -23,16 +23,25 @@ BLOCK = 128
 
 
 class SdpaAttention:
-    """Causal attention of all tokens: ``output`` ``[K, T, H, E]``.
+    """Causal attention of all tokens.
 
     Args:
         queries: ``[K, T, H, E]``.
         keys: ``[K, T, N, E]``.
         values: In the shape of ``keys``.
         scale: What scores are multiplied by.
+
+    Attributes:
+        inputs: Queries, keys and values.
+        output: ``[K, T, H, E]``.
+        scale, first, window: As `BandedAttention` takes them.
     """
 
+    first = 0
+    window: int | None = None
+
     def __init__(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> None:
+        self.scale = scale
         self.inputs = [tensor.detach().requires_grad_() for tensor in (queries, keys, values)]
         with torch.enable_grad():
             queries, keys, values = (tensor.transpose(1, 2) for tensor in self.inputs)
@@ -106,7 +115,7 @@ class BandedAttention:
         first: int,
         window: int | None = None,
     ) -> None:
-        self.queries, self.keys, self.values = queries, keys, values
+        self.inputs = [queries, keys, values]
         self.scale, self.first, self.window = scale, first, window
         self.output = torch.empty_like(queries, memory_format=torch.contiguous_format)
         for rows, _, (_, _, values), shares in self._blocks():
@@ -118,14 +127,14 @@ class BandedAttention:
 
         Shapes ``[K, R, N, G, E]``, ``[K, T, N, E]`` twice and ``[K, N, G, R, T]``.
         """
-        wide = compute_dtype(self.queries.dtype)
-        heads = self.keys.shape[2]
-        for start in range(0, self.queries.shape[1], BLOCK):
-            rows = slice(start, min(start + BLOCK, self.queries.shape[1]))
+        all_queries, all_keys, all_values = self.inputs
+        wide, heads = compute_dtype(all_queries.dtype), all_keys.shape[2]
+        for start in range(0, all_queries.shape[1], BLOCK):
+            rows = slice(start, min(start + BLOCK, all_queries.shape[1]))
             at, stop = self.first + rows.start, self.first + rows.stop
             seen = slice(0 if self.window is None else max(0, at - self.window + 1), stop)
-            queries = self.queries[:, rows].unflatten(2, (heads, -1)).to(wide)
-            keys, values = self.keys[:, seen].to(wide), self.values[:, seen].to(wide)
+            queries = all_queries[:, rows].unflatten(2, (heads, -1)).to(wide)
+            keys, values = all_keys[:, seen].to(wide), all_values[:, seen].to(wide)
             tokens = torch.arange(seen.start, stop, device=queries.device)
             behind = tokens[at - seen.start :, None] - tokens  # [R, T]
             unseen = behind < 0 if self.window is None else (behind < 0) | (behind >= self.window)
@@ -135,9 +144,10 @@ class BandedAttention:
 
     def backward(self, grad: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of queries, keys and values, in their shapes."""
-        heads, wide = self.keys.shape[2], compute_dtype(grad.dtype)
-        to_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
-        to_keys, to_values = (torch.zeros_like(self.keys, dtype=wide) for _ in range(2))
+        all_queries, all_keys, _ = self.inputs
+        heads, wide = all_keys.shape[2], compute_dtype(grad.dtype)
+        to_queries = torch.empty_like(all_queries, memory_format=torch.contiguous_format)
+        to_keys, to_values = (torch.zeros_like(all_keys, dtype=wide) for _ in range(2))
         for rows, seen, (queries, keys, values), shares in self._blocks():
             block = grad[:, rows].unflatten(2, (heads, -1)).to(wide)  # [K, R, N, G, E]
             to_values[:, seen] += torch.einsum("kngrt,krnge->ktne", shares, block)

@@ -11,11 +11,13 @@ from tiny import assert_close, make_engine, make_model, make_trace, naive_ig, ta
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from segattr import EncodedTrace, FastIG
-from segattr.engine import fused
+from segattr.engine import forward
 from segattr.engine.attention import BandedAttention, SdpaAttention
-from segattr.engine.fused import FusedEngine, Saved, layer_bytes
+from segattr.engine.forward import Forward, Saved
+from segattr.engine.fused import layer_bytes
 from segattr.engine.memory import Sizes
 from segattr.engine.planner import Plan, Planner
+from segattr.engine.reverse import Gradients
 from segattr.quadrature.fixed import nodes_and_weights
 
 # Grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3), tied heads, sliding windows in
@@ -115,7 +117,7 @@ class TestShapes:
     @pytest.mark.parametrize("bucket", [34, 35, 128])
     def test_padding_to_a_bucket(self, name, bucket, trace, monkeypatch):
         """34 tokens run: a length that is a bucket, one that is short by one, and a small part."""
-        monkeypatch.setattr(fused, "BUCKET", {"cpu": bucket})
+        monkeypatch.setattr(forward, "BUCKET", {"cpu": bucket})
         lengths = []
         run = Planner.run
         monkeypatch.setattr(
@@ -135,7 +137,7 @@ class TestShapes:
 @pytest.mark.usefixtures("exact_norms")
 def test_rope_that_depends_on_the_length_does_not_see_the_padding(trace, monkeypatch):
     """Dynamic scaling changes the frequencies once a sequence is longer than the model's own."""
-    monkeypatch.setattr(fused, "BUCKET", {"cpu": 128})
+    monkeypatch.setattr(forward, "BUCKET", {"cpu": 128})
     scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = make_model("llama", rope_scaling=scaling, max_position_embeddings=40)
     assert_equals_autograd(model, trace, EXACT)
@@ -305,9 +307,9 @@ def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     ig = FastIG(model, rule="trapezoid", steps=2, engine="fused")
     ig.attribute(trace)  # the first time, it is compared with the model
     saved = []
-    layer = FusedEngine._layer
+    layer = Forward.layer
     monkeypatch.setattr(
-        FusedEngine, "_layer", lambda *arguments: saved.append(layer(*arguments)) or saved[-1]
+        Forward, "layer", lambda *arguments: saved.append(layer(*arguments)) or saved[-1]
     )
     sizes = []
 
@@ -316,8 +318,8 @@ def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
             sizes.extend(sum(storages(one).values()) for one in saved[:-1])
         return backward(self, *arguments)
 
-    backward = FusedEngine._layer_backward
-    monkeypatch.setattr(FusedEngine, "_layer_backward", measure)
+    backward = Gradients.layer
+    monkeypatch.setattr(Gradients, "layer", measure)
     ig.attribute(trace)
     tokens = trace.target[1] - 1
     estimate = layer_bytes(Sizes.of(model.config), model.dtype.itemsize, name == "qwen3")
@@ -390,14 +392,14 @@ def test_recomputing_runs_every_layer_but_the_last_twice(recompute, runs, trace,
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(2, recompute))
     ig = FastIG(make_variant("qwen2-tied"), rule="trapezoid", steps=2, engine="fused")
     ig.attribute(trace)  # the first time, it is compared with the model
-    layer, calls, alive = FusedEngine._layer, [], []
+    layer, calls, alive = Forward.layer, [], []
 
     def spy(self, *arguments):
         alive.append(sum(type(thing) is Saved for thing in gc.get_objects()))
         calls.append(arguments[0])
         return layer(self, *arguments)
 
-    monkeypatch.setattr(FusedEngine, "_layer", spy)
+    monkeypatch.setattr(Forward, "layer", spy)
     ig.attribute(trace)
     assert calls == [0, 1, 2, 1, 0][:runs]
     # Of the layers before, nothing but their inputs is held.
