@@ -28,8 +28,9 @@ class Attribution:
         encoded: The sequence the scores belong to.
         target_logprob: F(x), the sum of the answer tokens' log-probabilities, in nats.
         baseline_logprob: F(x'), the same at the baseline; ``None`` for methods without one.
-        evaluations: Gradient evaluations of the whole model.
-        method: Name of the method.
+        evaluations: Reverse sweeps through the whole model: a gradient evaluation each, or a piece
+            of finite propagation.
+        method: Name of the method, such as ``"integrated-gradients"`` or ``"finite-propagation"``.
         converged: Whether the method is sure of what it was asked for: the kept segments, or scores
             within a tolerance. None for methods that cannot tell; then there are no errors either.
         token_error: Estimated absolute error of each token score, ``[T]``.

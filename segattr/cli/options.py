@@ -21,11 +21,10 @@ from segattr.dataset.flags import WIDE_GAP, Requirements
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
 from segattr.ig.baseline import BASELINES
-from segattr.ig.choice import rule_of
+from segattr.ig.choice import RULE_NAMES, rule_of
 from segattr.ig.fast_ig import SCOPES
 from segattr.ig.fitted import Rule
 from segattr.ig.rules import IntegrationRule
-from segattr.quadrature.fixed import RULES
 from segattr.scores import SegmentScorer
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
@@ -133,11 +132,13 @@ class RuleOptions:
         arg(
             metavar="RULE",
             help="auto (more path points where it matters, until the kept segments are certain), "
-            f"{one_of(RULES)}, or a file RULE.json that calibrate wrote.",
+            f"{one_of(RULE_NAMES[1:-1])}, secant (finite propagation: differences in place of "
+            "gradients, for Llama, Qwen2, Qwen3 and Mistral), or a file RULE.json that calibrate "
+            "wrote.",
         ),
     ] = "auto"
     steps: Annotated[int | None, optional("N")] = None
-    """Path points of a rule with a name; 50 if left out."""
+    """Path points of a rule with a name, 50 if left out; pieces of secant, 1 if left out."""
     max_evaluations: Annotated[int | None, optional("N")] = None
     """Limit of auto on gradient evaluations per trace; 65 if left out."""
     tolerance: Annotated[float | None, optional("X")] = None

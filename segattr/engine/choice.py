@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segattr.engine.autograd import AutogradEngine
-from segattr.engine.decoder import why_not_fused
+from segattr.engine.decoder import FAMILIES, why_not_fused
 from segattr.engine.ends import PathEnds
 from segattr.engine.fused import FusedEngine
 
@@ -48,12 +48,19 @@ class Engine(Protocol):
         ...
 
 
-def engine_class(model: Any, engine: str) -> type[Engine]:
+def engine_class(model: Any, engine: str, secants: bool = False) -> type[Engine]:
     """Return the engine for the model as it is now: adapters and hooks may come and go.
 
+    Args:
+        model: The causal LM.
+        engine: One of `ENGINES`.
+        secants: Whether it must have secants, as the fused engine alone does.
+
     Raises:
-        ValueError: If ``"fused"`` cannot run it.
+        ValueError: If ``"fused"`` cannot run the model, or is needed and not what was asked for.
     """
+    if secants:
+        return _with_secants(model, engine)
     if engine == "autograd":
         return AutogradEngine
     if (reason := why_not_fused(model)) is None:
@@ -63,3 +70,18 @@ def engine_class(model: Any, engine: str) -> type[Engine]:
             f"engine='fused' must be able to run the model, but {reason}. Pass engine='auto'."
         )
     return AutogradEngine
+
+
+def _with_secants(model: Any, engine: str) -> type[Engine]:
+    if engine == "autograd":
+        raise ValueError(
+            "engine must be 'fused' or 'auto' with rule='secant', got 'autograd'. Pass "
+            "engine='auto'."
+        )
+    if (reason := why_not_fused(model)) is not None:
+        families = ", ".join(FAMILIES.values())
+        raise ValueError(
+            f"rule='secant' must be able to run the model, which it is for plain {families}, but "
+            f"{reason}. Pass rule='auto'."
+        )
+    return FusedEngine

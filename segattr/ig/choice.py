@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from segattr.ig.fitted import Rule
 from segattr.ig.rules import PAPER, Adaptive, Fixed, IntegrationRule
+from segattr.ig.secant import Secant
 from segattr.quadrature.fixed import RULES
 from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.scores import SegmentScorer
 
+RULE_NAMES = ("auto", *RULES, "secant")
 STEPS = 50
 
 
@@ -24,10 +26,11 @@ def rule_of(
     """Return the rule that these settings of `FastIG` stand for.
 
     Args:
-        rule: ``"auto"``, the name of a fixed rule, or a rule as an object.
-        steps: Path points of a fixed rule given by name; ``None``: 50.
-        scorer: For ``"auto"``, or for the `Adaptive` that a fitted rule gives way to; a fixed rule
-            does without.
+        rule: ``"auto"``, the name of a fixed rule, ``"secant"``, or a rule as an object.
+        steps: Path points of a fixed rule given by name, ``None``: 50; or pieces of ``"secant"``,
+            ``None``: 1.
+        scorer: For ``"auto"``, or for the `Adaptive` that a fitted rule gives way to; the others
+            do without.
         tolerance: For the same rules.
         max_evaluations: For the same rules; ``None`` means 65.
 
@@ -36,7 +39,7 @@ def rule_of(
         TypeError: If ``rule`` is neither a name nor a rule.
     """
     limits: dict[str, object] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
-    if isinstance(rule, (Fixed, Adaptive)):
+    if isinstance(rule, (Fixed, Adaptive, Secant)):
         if isinstance(rule, Adaptive) and scorer not in (PAPER, rule.scorer):
             limits["scorer"] = scorer
         kind = f"a rule of type {type(rule).__name__}"
@@ -45,13 +48,16 @@ def rule_of(
     if isinstance(rule, str) and rule in RULES:
         _require_none(f"rule={rule!r}", limits, "Pass rule='auto'.")
         return Fixed(rule, STEPS if steps is None else steps)
+    if rule == "secant":
+        _require_none("rule='secant'", limits, "Pass rule='auto'.")
+        return Secant() if steps is None else Secant(steps)
     if isinstance(rule, str) and rule != "auto":
-        names = ", ".join(map(repr, ("auto", *RULES)))
+        names = ", ".join(map(repr, RULE_NAMES))
         raise ValueError(f"rule must be one of {names}, or a Rule, got {rule!r}.")
     if not isinstance(rule, (str, Rule)):
         raise TypeError(
-            f"rule must be a name or a Rule, got {rule!r}. Load files with Rule.load; Fixed and "
-            "Adaptive are rules too."
+            f"rule must be a name or a Rule, got {rule!r}. Load files with Rule.load; Fixed, "
+            "Adaptive and Secant are rules too."
         )
     kind = "a fitted rule" if isinstance(rule, Rule) else "rule='auto'"
     remedy = "Set max_evaluations, or name a rule such as rule='midpoint'."

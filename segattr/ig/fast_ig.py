@@ -1,4 +1,4 @@
-"""Integrated Gradients of an answer's log-probability over a long trace.
+"""Integrated Gradients of an answer's log-probability over a long trace; or finite propagation.
 
     a_t = <x_t - x'_t, integral_0^1 dF/dx_t (x' + alpha (x - x')) d alpha>
     F = sum of log p(answer tokens)
@@ -48,10 +48,12 @@ class FastIG:
         rule: Where gradients are evaluated: ``"auto"`` (9 path points, then more where the
             integrand is rough, until the estimated error cannot change which segments are kept),
             ``"riemann"`` (the paper's Eq. 2), ``"linspace"`` (its released code), ``"midpoint"``,
-            ``"trapezoid"``, ``"gauss-legendre"``; or an object: `Fixed`, `Adaptive`, or a `Rule`
-            fitted to the model, which gives way to ``"auto"`` where the completeness gap is larger
-            than its validation saw.
-        steps: Path points of a named rule other than ``"auto"``. ``None`` means 50.
+            ``"trapezoid"``, ``"gauss-legendre"``; or nowhere: ``"secant"``, finite propagation, see
+            `Secant`; or an object: `Fixed`, `Adaptive`, `Secant`, or a `Rule` fitted to the model,
+            which gives way to ``"auto"`` where the completeness gap is larger than its validation
+            saw.
+        steps: Path points of a named rule other than ``"auto"``, ``None`` means 50; or pieces of
+            ``"secant"``, ``None`` means 1.
         scorer: Whose kept segments ``"auto"`` makes certain: give the one you score with. ``None``:
             only the tolerance counts.
         tolerance: ``"auto"`` also stops where no segment's strength or consistency is off by more,
@@ -67,7 +69,7 @@ class FastIG:
             known.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
         engine: ``"fused"`` (Llama, Qwen2, Qwen3 and Mistral with plain weights), ``"autograd"``
-            (any causal LM), or ``"auto"``: fused where that runs.
+            (any causal LM, but not ``rule="secant"``), or ``"auto"``: fused where that runs.
         backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it.
         max_memory: Bytes to use beyond the weights; ``None``: most of what is free.
         max_length: Most tokens of a trace; ``None``: the model's context. May be more than that.
@@ -116,7 +118,7 @@ class FastIG:
         self.backend = backend
         self.strip_final_answer = strip_final_answer
         self.planner = Planner(self.lm.model, max_memory)
-        engine_class(self.lm.model, engine)
+        engine_class(self.lm.model, engine, self.rule.secants)
         choose(backend, torch.empty(0, device=self.lm.device))
 
     @classmethod
@@ -177,7 +179,8 @@ class FastIG:
             MemoryError: If not even one path point fits.
             ValueError: If the trace cannot be encoded, or has token ids the model does not know;
                 or, at the first trace, if the engine does not compute what the model itself says.
-            FloatingPointError: If a log-probability or a gradient is not finite.
+            FloatingPointError: If a log-probability or a gradient is not finite, or the scores of
+                ``rule="secant"`` are not complete.
         """
         encoded = self.encode(trace)
         with self._path(encoded) as path:
@@ -189,7 +192,7 @@ class FastIG:
             target_logprob=target_logprob,
             baseline_logprob=baseline_logprob,
             evaluations=path.evaluations,
-            method="integrated-gradients",
+            method=found.method,
             converged=found.converged,
             token_error=found.token_error,
             segment_samples=found.segment_samples,
@@ -228,7 +231,7 @@ class FastIG:
         model = self.lm.model
         with self.lm.frozen():
             inputs, baseline = path_ends(self.lm, encoded, self.baseline, self.scope)
-            kind = engine_class(model, self.engine)
+            kind = engine_class(model, self.engine, self.rule.secants)
             self.lm.require_agreement(kind, encoded, inputs, self.backend)
             ends = PathEnds.of(encoded.input_ids, inputs, baseline, encoded.target)
             yield Path(kind(model, ends, self.backend), self.planner, len(inputs))

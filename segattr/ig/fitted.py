@@ -48,6 +48,7 @@ class Rule:
     largest_gap: float
     validation: Mapping[str, float] = field(default_factory=dict)
     otherwise: Adaptive = field(default_factory=Adaptive)
+    secants = False
 
     def __str__(self) -> str:
         return f"fitted, {len(self.alphas)} points"

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from segattr.engine.causal_lm import CausalLM
 from segattr.engine.choice import Engine
+from segattr.engine.fused import FusedEngine
+from segattr.engine.pieces import Pieces
 from segattr.engine.planner import Planner
 from segattr.ig.baseline import Baseline
 from segattr.quadrature.integral import require_finite
@@ -28,7 +30,8 @@ class Path:
         num_tokens: Length of the whole sequence; tokens the engine did not run get 0.
 
     Attributes:
-        evaluations: Gradient evaluations of the whole model so far.
+        evaluations: Reverse sweeps through the whole model so far, one for each path point or
+            piece.
     """
 
     def __init__(self, engine: Engine, planner: Planner, num_tokens: int) -> None:
@@ -53,8 +56,28 @@ class Path:
         require_finite(values, alphas, "gradients", "token", remedy=REMEDY)
         self.evaluations += len(alphas)
         self._logprobs |= zip(alphas.tolist(), logprobs.tolist(), strict=True)
-        unused = self.num_tokens - values.shape[1]
-        return logprobs, torch.nn.functional.pad(values, (0, unused))
+        return logprobs, self._of_all_tokens(values)
+
+    def differences(self, edges: Tensor, split: str) -> Tensor:
+        """Return the token scores of the pieces between some path points, ``[K - 1, T]``, on CPU.
+
+        Args:
+            edges: Where the pieces meet, float64 ``[K]``; at least two.
+            split: See `Secants`.
+
+        Raises:
+            FloatingPointError: If a value is not finite.
+            MemoryError: If not even one piece fits.
+        """
+        assert isinstance(self.engine, FusedEngine)
+        pieces = torch.stack([edges[:-1], edges[1:]], dim=1)
+        logprobs, scores = self.planner.run(pieces, Pieces(self.engine, split))
+        for ends, found in zip(pieces.T, logprobs.T, strict=True):
+            require_finite(found[:, None], ends, "the answer's log-probability", remedy=REMEDY)
+            self._logprobs |= zip(ends.tolist(), found.tolist(), strict=True)
+        require_finite(scores, pieces[:, 0], "secants", "token", remedy=REMEDY)
+        self.evaluations += len(scores)
+        return self._of_all_tokens(scores)
 
     def logprob(self, alpha: float) -> float:
         """Return F at one path point; costs a forward pass, unless it was evaluated before."""
@@ -68,6 +91,9 @@ class Path:
     def change(self) -> float:
         """Return F(x) - F(x'), what the token scores should sum to."""
         return self.logprob(1.0) - self.logprob(0.0)
+
+    def _of_all_tokens(self, values: Tensor) -> Tensor:
+        return torch.nn.functional.pad(values, (0, self.num_tokens - values.shape[1]))
 
 
 def path_ends(

@@ -39,6 +39,7 @@ class Findings:
             two.
         token_error: Estimated absolute error of each score, ``[T]``.
         segment_samples: The segments' sums as they may really be, float64 ``[P, S, 2]``.
+        method: Name of the method.
     """
 
     token_scores: Tensor
@@ -46,10 +47,16 @@ class Findings:
     converged: bool | None = None
     token_error: Tensor | None = None
     segment_samples: Tensor | None = None
+    method: str = "integrated-gradients"
 
 
 class IntegrationRule(Protocol):
     """Where on a path gradients are evaluated, and what is made of them."""
+
+    @property
+    def secants(self) -> bool:
+        """Whether it needs secants, which the fused engine alone has."""
+        ...
 
     @property
     def scorer(self) -> SegmentScorer | None:
@@ -75,10 +82,11 @@ def settings_of(rule: str, **known: Any) -> dict[str, Any]:
 
     Args:
         rule: Name of the rule.
-        known: ``steps`` (path points of a rule that has a fixed number), ``scorer``, ``tolerance``
-            and ``max_evaluations`` of ``"auto"``, and which rule it ``gave_way`` for.
+        known: ``steps`` (path points, or pieces, of a rule that has a fixed number), ``split`` of
+            ``"secant"``, ``scorer``, ``tolerance`` and ``max_evaluations`` of ``"auto"``, and which
+            rule it ``gave_way`` for.
     """
-    keys = ("steps", "scorer", "tolerance", "max_evaluations", "gave_way")
+    keys = ("steps", "split", "scorer", "tolerance", "max_evaluations", "gave_way")
     return {"rule": rule, **dict.fromkeys(keys), **known}
 
 
@@ -97,6 +105,7 @@ class Fixed:
 
     name: str
     num_points: int = 50
+    secants = False
 
     def __post_init__(self) -> None:
         nodes_and_weights(self.name, self.num_points)
@@ -136,6 +145,7 @@ class Adaptive:
     scorer: SegmentScorer | None = PAPER
     tolerance: float | None = None
     max_evaluations: int = MAX_EVALUATIONS
+    secants = False
 
     def __post_init__(self) -> None:
         require_max_evaluations(self.max_evaluations)

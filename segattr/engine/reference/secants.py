@@ -36,7 +36,7 @@ from segattr.engine.reference.dtype import compute_dtype
 
 SPLITS = ("mean", "content")
 # Probabilities of one block of attention: as many as stay in a CPU's cache.
-BLOCK = {"cpu": 2**19, "cuda": 2**25}
+BLOCK = {"cpu": 2**20, "cuda": 2**25}
 MOST_ROWS = 128
 HIDDEN_SCORE = -1e30  # of a token that a query does not see: -inf would give NaN as a difference
 
@@ -169,7 +169,8 @@ def _head_secant(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for one piece and one key head: ``[R, G, E]``, ``[2, R, G, E]``, ``[2, T, E]``."""
     count, group, _ = grad.shape
-    mean_keys, mean_queries = keys.mean(0), queries.mean(0)
+    queries = queries * scale
+    mean_keys, mean_queries = keys.mean(0).mul_(scale), queries.mean(0)
     carried = values.mean(0) if split == "mean" else values[0]
     to_queries, to_keys = torch.empty_like(grad), torch.zeros_like(mean_keys)
     to_values = torch.zeros_like(to_keys)
@@ -180,14 +181,13 @@ def _head_secant(
         at, stop = first + rows.start, first + rows.stop
         seen = slice(0 if window is None else max(0, at - window + 1), stop)
         scores = queries[:, rows].flatten(1, 2) @ keys[:, seen].transpose(1, 2)  # [2, R G, T]
-        hidden = _unseen(at, seen, window, grad.device).repeat_interleave(group, 0)
-        log_shares = scores.mul_(scale).masked_fill_(hidden, HIDDEN_SCORE)
-        log_shares -= log_shares.logsumexp(-1, keepdim=True)
+        _hide(scores, at, seen, window, group)
+        log_shares = scores.sub_(scores.logsumexp(-1, keepdim=True))
         shares, weights = _shares_and_weights(log_shares, split)
         block = grad[rows].flatten(0, 1)  # [R G, E]
         to_shares = block @ carried[seen].T
         centre = torch.linalg.vecdot(weights, to_shares) / weights.sum(-1)
-        to_scores = to_shares.sub_(centre[:, None]).mul_(weights).mul_(scale)
+        to_scores = to_shares.sub_(centre[:, None]).mul_(weights)
         to_queries[rows] = (to_scores @ mean_keys[seen]).unflatten(0, (-1, group))
         to_keys[seen].addmm_(to_scores.T, mean_queries[rows].flatten(0, 1))
         to_values[seen].addmm_(shares.T, block)
@@ -206,8 +206,13 @@ def _shares_and_weights(log_shares: Tensor, split: str) -> tuple[Tensor, Tensor]
     return last if last is not None else drop.div_(2).add_(1).mul_(larger), weights
 
 
-def _unseen(at: int, seen: slice, window: int | None, device: torch.device) -> Tensor:
-    """Which of the tokens that a block sees are hidden from each of its rows, ``[R, T]``."""
-    tokens = torch.arange(seen.start, seen.stop, device=device)
-    behind = tokens[at - seen.start :, None] - tokens
-    return behind < 0 if window is None else (behind < 0) | (behind >= window)
+def _hide(scores: Tensor, at: int, seen: slice, window: int | None, group: int) -> None:
+    """Take the tokens that come later, or lie before the window, from a block of rows."""
+    tokens = torch.arange(seen.start, seen.stop, device=scores.device)
+    rows = tokens[at - seen.start :].repeat_interleave(group)[:, None]
+    # No row hides what lies between the window of the last row and the first row.
+    later = slice(at - seen.start, None)
+    scores[..., later].masked_fill_(tokens[later] > rows, HIDDEN_SCORE)
+    if window is not None:
+        before = slice(max(0, seen.stop - window - seen.start))
+        scores[..., before].masked_fill_(tokens[before] <= rows - window, HIDDEN_SCORE)
