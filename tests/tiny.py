@@ -77,6 +77,35 @@ MODELS = {
 # transformers 4 has no Gemma4.
 MODELS = {name: kind for name, kind in MODELS.items() if hasattr(transformers, kind[1])}
 
+# What the fused engine runs: grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3),
+# tied heads, sliding windows in all layers (Mistral) and in some (Qwen2), MLP and output biases
+# (Llama).
+VARIANTS = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama-tied", {}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-one-key-head": ("llama", {"num_key_value_heads": 1}),
+    "llama-all-key-heads": ("llama", {"num_key_value_heads": 4}),
+    "llama-scaled-rope": (
+        "llama",
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+    ),
+    "qwen2-tied": ("qwen2", {}),
+    "qwen2-untied": ("qwen2", {"tie_word_embeddings": False}),
+    "qwen2-window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    ),
+    "qwen3": ("qwen3", {}),
+    "mistral": ("mistral-window", {"sliding_window": None}),
+    "mistral-window": ("mistral-window", {}),
+    "one-layer": ("qwen2", {"num_hidden_layers": 1}),
+    # What transformers' forward does not read must not matter: types of Mistral's layers, a window
+    # of Llama's.
+    "mistral-typed": ("mistral-window", {"layer_types": ["full_attention"] * 3}),
+    "llama-typed": ("llama", {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3}),
+}
+
 
 def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object):
     """A random model of this kind, seeded, in evaluation mode."""
@@ -91,6 +120,17 @@ def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object)
     if name in ("qwen3-moe", "mixtral") and hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # torch's grouped product has no float64
     return model.to(dtype).eval()
+
+
+def make_variant(name: str, dtype: torch.dtype = torch.float64, **changes: object):
+    base, settings = VARIANTS[name]
+    model = make_model(base, dtype, **settings, **changes)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():  # biases start as zeros and norms as ones: useless here
+        if parameter.ndim == 1:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.1 * noise.to(parameter.dtype)
+    return model
 
 
 def make_trace(num_targets: int = 3, tail: int = 1, seed: int = 0) -> EncodedTrace:

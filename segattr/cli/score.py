@@ -118,6 +118,7 @@ class Score:
 
     def _asked(self, encoding: dict[str, Any]) -> dict[str, Any]:
         """What decides the numbers; a file is only continued with the same."""
+        rule = self.attribution.make(self.scorer, self.path.scope)
         source = {"model": self.source.model, "tokenizer": self.source.tokenizer}
         text = {name: value for name, value in encoding.items() if name != "max_length"}
         return {
@@ -128,7 +129,7 @@ class Score:
             **self.text.reading(),
             **self.attribution.asked(),
             **dataclasses.asdict(self.path),
-            **dataclasses.asdict(self.scorer),
+            **dataclasses.asdict(self.scorer.for_method(rule.method)),
             **text,
         }
 

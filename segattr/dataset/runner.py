@@ -102,7 +102,7 @@ def scored_trace(
         flags=requirements.flags(attribution),
         method=attribution.method,
         ran=dict(attribution.settings),
-        scorer=scorer,
+        scorer=scorer.for_method(attribution.method),
         asked=dict(asked or {}),
         metadata=dict(trace.metadata),
     )

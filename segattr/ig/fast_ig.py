@@ -26,7 +26,7 @@ from segattr.engine.planner import Planner
 from segattr.ig.baseline import Baseline
 from segattr.ig.choice import rule_of
 from segattr.ig.path import SCOPES, Path, path_ends
-from segattr.ig.rules import PAPER, IntegrationRule
+from segattr.ig.rules import DIFFERENCES, PAPER, IntegrationRule
 from segattr.scores import SegmentScorer
 from segattr.trace import EncodedTrace, Trace
 
@@ -118,7 +118,7 @@ class FastIG:
         self.backend = backend
         self.strip_final_answer = strip_final_answer
         self.planner = Planner(self.lm.model, max_memory)
-        engine_class(self.lm.model, engine, self.rule.secants)
+        engine_class(self.lm.model, engine, self.rule.method == DIFFERENCES)
         choose(backend, torch.empty(0, device=self.lm.device))
 
     @classmethod
@@ -192,7 +192,7 @@ class FastIG:
             target_logprob=target_logprob,
             baseline_logprob=baseline_logprob,
             evaluations=path.evaluations,
-            method=found.method,
+            method=self.rule.method,
             converged=found.converged,
             token_error=found.token_error,
             segment_samples=found.segment_samples,
@@ -231,7 +231,7 @@ class FastIG:
         model = self.lm.model
         with self.lm.frozen():
             inputs, baseline = path_ends(self.lm, encoded, self.baseline, self.scope)
-            kind = engine_class(model, self.engine, self.rule.secants)
+            kind = engine_class(model, self.engine, self.rule.method == DIFFERENCES)
             self.lm.require_agreement(kind, encoded, inputs, self.backend)
             ends = PathEnds.of(encoded.input_ids, inputs, baseline, encoded.target)
             yield Path(kind(model, ends, self.backend), self.planner, len(inputs))

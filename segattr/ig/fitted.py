@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segattr.attribution import completeness_gap
 from segattr.engine.fingerprint import fingerprint
 from segattr.ig.path import Path
-from segattr.ig.rules import Adaptive, Findings, Spans, settings_of, weighted_sum
+from segattr.ig.rules import GRADIENTS, Adaptive, Findings, Spans, settings_of, weighted_sum
 from segattr.scores import SegmentScorer
 
 FORMAT = "segattr rule 1"
@@ -48,7 +48,7 @@ class Rule:
     largest_gap: float
     validation: Mapping[str, float] = field(default_factory=dict)
     otherwise: Adaptive = field(default_factory=Adaptive)
-    secants = False
+    method = GRADIENTS
 
     def __str__(self) -> str:
         return f"fitted, {len(self.alphas)} points"

@@ -25,6 +25,7 @@ from segattr.quadrature.refinement import (
 from segattr.scores import SegmentScorer, segment_samples
 
 PAPER = SegmentScorer()
+GRADIENTS, DIFFERENCES = "integrated-gradients", "finite-propagation"
 Spans = Sequence[tuple[int, int]]
 
 
@@ -39,7 +40,6 @@ class Findings:
             two.
         token_error: Estimated absolute error of each score, ``[T]``.
         segment_samples: The segments' sums as they may really be, float64 ``[P, S, 2]``.
-        method: Name of the method.
     """
 
     token_scores: Tensor
@@ -47,15 +47,14 @@ class Findings:
     converged: bool | None = None
     token_error: Tensor | None = None
     segment_samples: Tensor | None = None
-    method: str = "integrated-gradients"
 
 
 class IntegrationRule(Protocol):
     """Where on a path gradients are evaluated, and what is made of them."""
 
     @property
-    def secants(self) -> bool:
-        """Whether it needs secants, which the fused engine alone has."""
+    def method(self) -> str:
+        """What it computes: `GRADIENTS`, or `DIFFERENCES`, which the fused engine alone has."""
         ...
 
     @property
@@ -105,7 +104,7 @@ class Fixed:
 
     name: str
     num_points: int = 50
-    secants = False
+    method = GRADIENTS
 
     def __post_init__(self) -> None:
         nodes_and_weights(self.name, self.num_points)
@@ -145,7 +144,7 @@ class Adaptive:
     scorer: SegmentScorer | None = PAPER
     tolerance: float | None = None
     max_evaluations: int = MAX_EVALUATIONS
-    secants = False
+    method = GRADIENTS
 
     def __post_init__(self) -> None:
         require_max_evaluations(self.max_evaluations)
@@ -194,7 +193,7 @@ class Adaptive:
     def _settings(self) -> dict[str, Any]:
         return settings_of(
             "auto",
-            scorer=self.scorer and dict(vars(self.scorer)),
+            scorer=self.scorer and dict(vars(self.scorer.for_method(GRADIENTS))),
             tolerance=self.tolerance,
             max_evaluations=self.max_evaluations,
         )

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from segattr.checks import require_word
 from segattr.engine.reference.secants import SPLITS
 from segattr.ig.path import Path
-from segattr.ig.rules import Findings, Spans, settings_of
+from segattr.ig.rules import DIFFERENCES, Findings, Spans, settings_of
+
+# What rounding may take from the sum of the scores, as a share of what their sizes and those of F
+# add up to. Seen on models of 4 and 30 layers: at most 1e-14, 2e-5, 1e-3 and 2e-2.
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,15 @@ class Secant:
 
     steps: int = 1
     split: str = "mean"
-    secants = True
+    method = DIFFERENCES
 
     def __post_init__(self) -> None:
         require_word("split", self.split, SPLITS)
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1 with rule='secant', got {self.steps}.")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(
+                f"steps must be at least 1 with rule='secant', got {self.steps}. It is a whole "
+                "number of pieces."
+            )
 
     def __str__(self) -> str:
         return f"secant, {self.steps} piece{'s' * (self.steps > 1)}, {self.split} split"
@@ -65,8 +73,18 @@ class Secant:
         edges = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
         pieces = path.differences(edges, self.split)
         scores = pieces.double().sum(0)
+        _require_complete(scores, path)
         return Findings(
             scores.to(pieces.dtype),
             settings_of("secant", steps=self.steps, split=self.split),
-            method="finite-propagation",
+        )
+
+
+def _require_complete(scores: Tensor, path: Path) -> None:
+    total, change, dtype = float(scores.sum()), path.change(), path.engine.dtype
+    size = float(scores.abs().sum()) + abs(path.logprob(0.0)) + abs(path.logprob(1.0))
+    if abs(total - change) > ROUNDING[dtype] * size:
+        raise FloatingPointError(
+            f"the token scores must sum to F(x) - F(x') = {change:.6g}, got {total:.6g} in "
+            f"{str(dtype).removeprefix('torch.')}. Use a wider dtype, such as dtype=torch.float32."
         )

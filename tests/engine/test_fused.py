@@ -7,7 +7,16 @@ import gc
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import assert_close, make_engine, make_model, make_trace, naive_ig, target_logprob
+from tiny import (
+    VARIANTS,
+    assert_close,
+    make_engine,
+    make_model,
+    make_trace,
+    make_variant,
+    naive_ig,
+    target_logprob,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from segattr import EncodedTrace, FastIG
@@ -20,46 +29,8 @@ from segattr.engine.planner import Plan, Planner
 from segattr.engine.reverse import Gradients
 from segattr.quadrature.fixed import nodes_and_weights
 
-# Grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3), tied heads, sliding windows in
-# all layers (Mistral) and in some (Qwen2), MLP and output biases (Llama).
-VARIANTS = {
-    "llama": ("llama", {}),
-    "llama-tied": ("llama-tied", {}),
-    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
-    "llama-one-key-head": ("llama", {"num_key_value_heads": 1}),
-    "llama-all-key-heads": ("llama", {"num_key_value_heads": 4}),
-    "llama-scaled-rope": (
-        "llama",
-        {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
-    ),
-    "qwen2-tied": ("qwen2", {}),
-    "qwen2-untied": ("qwen2", {"tie_word_embeddings": False}),
-    "qwen2-window": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
-    ),
-    "qwen3": ("qwen3", {}),
-    "mistral": ("mistral-window", {"sliding_window": None}),
-    "mistral-window": ("mistral-window", {}),
-    "one-layer": ("qwen2", {"num_hidden_layers": 1}),
-    # What transformers' forward does not read must not matter: types of Mistral's layers, a window
-    # of Llama's.
-    "mistral-typed": ("mistral-window", {"layer_types": ["full_attention"] * 3}),
-    "llama-typed": ("llama", {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3}),
-}
 EXACT = 1e-13
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def make_variant(name: str, dtype: torch.dtype = torch.float64, **changes: object):
-    base, settings = VARIANTS[name]
-    model = make_model(base, dtype, **settings, **changes)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():  # biases start as zeros and norms as ones: useless here
-        if parameter.ndim == 1:
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data += 0.1 * noise.to(parameter.dtype)
-    return model
 
 
 def assert_equals_autograd(model, trace, tolerance, **settings):

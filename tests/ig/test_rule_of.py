@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segattr import FastIG, Rule, SegmentScorer
-from segattr.ig import Adaptive, Fixed
+from segattr.ig import Adaptive, Fixed, Secant
 from segattr.ig.choice import rule_of
 from segattr.quadrature.fixed import RULES
 
@@ -29,8 +29,13 @@ def test_auto_is_adaptive():
     assert rule_of("auto", scorer=None, tolerance=0.1) == Adaptive(None, 0.1, 65)
 
 
+def test_secant_is_one_piece_unless_more_are_wanted():
+    assert rule_of("secant", scorer=OWN) == Secant(1)
+    assert rule_of("secant", steps=4) == Secant(4)
+
+
 def test_an_object_is_itself():
-    for rule in (Fixed("midpoint", 3), Adaptive(OWN), FITTED):
+    for rule in (Fixed("midpoint", 3), Adaptive(OWN), Secant(2, "content"), FITTED):
         assert rule_of(rule) is rule
     assert rule_of(Fixed("midpoint"), scorer=OWN) == Fixed("midpoint")
     assert rule_of(Adaptive(OWN), scorer=OWN) == Adaptive(OWN)
@@ -54,6 +59,9 @@ BAD = [
     ({"scorer": None}, "tolerance must be given with scorer=None"),
     ({"rule": "midpoint", "tolerance": 0.1}, "tolerance must be None with rule='midpoint'"),
     ({"rule": "midpoint", "max_evaluations": 90}, "max_evaluations must be None with rule='m"),
+    ({"rule": "secant", "tolerance": 0.1}, "tolerance must be None with rule='secant', got 0.1"),
+    ({"rule": "secant", "max_evaluations": 9}, "max_evaluations must be None with rule='secant'"),
+    ({"rule": "secant", "steps": 0}, "steps must be at least 1 with rule='secant', got 0"),
     ({"rule": "midpoint", "steps": 0}, "needs at least 1 points, got 0"),
     ({"rule": "midpoint", "steps": -1}, "needs at least 1 points, got -1"),
     ({"rule": "midpoint", "steps": 1.5}, "needs at least 1 points, got 1.5"),

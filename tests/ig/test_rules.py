@@ -10,7 +10,7 @@ from tiny import make_engine, make_model
 
 from segattr import FastIG, SegmentScorer
 from segattr.engine.planner import Planner
-from segattr.ig import Adaptive, Fixed
+from segattr.ig import Adaptive, Fixed, Secant
 from segattr.ig.path import Path
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
@@ -42,6 +42,9 @@ def test_an_object_is_what_the_words_say(model, trace, rule, words):
         (lambda: Fixed("midpoint", 0), "midpoint needs at least 1 points, got 0"),
         (lambda: Fixed("linspace", 1), "linspace needs at least 2 points, got 1"),
         (lambda: Adaptive(tolerance=0), "tolerance must be above 0, got 0"),
+        (lambda: Secant(0), "steps must be at least 1 with rule='secant', got 0"),
+        (lambda: Secant(1.5), "steps must be at least 1 with rule='secant', got 1.5"),
+        (lambda: Secant(split="sdpa"), "split must be one of 'mean', 'content', got 'sdpa'"),
         (lambda: Adaptive(max_evaluations=8), "max_evaluations must be at least the 9"),
         (lambda: Adaptive(None), "tolerance must be given with scorer=None"),
     ],
@@ -54,6 +57,8 @@ def test_bad_numbers_are_refused_at_once(make, message):
 def test_a_rule_in_a_few_words():
     assert str(Fixed("midpoint", 5)) == "midpoint, 5 points"
     assert str(Adaptive()) == "auto, at most 65 points"
+    assert str(Secant()) == "secant, 1 piece, mean split"
+    assert str(Secant(3, "content")) == "secant, 3 pieces, content split"
     assert str(Adaptive(None, 1e-2, 9)) == "auto, at most 9 points, tolerance 0.01"
 
 
@@ -61,7 +66,7 @@ def test_they_integrate_any_path():
     """Without FastIG: an engine whose path does not move, so every integrand is 0."""
     model = make_model("qwen2")
     spans = [(5, 12), (12, 28)]
-    for rule, points in ((Fixed("midpoint", 3), 3), (Adaptive(None, 0.1, 9), 9)):
+    for rule, points in ((Fixed("midpoint", 3), 3), (Adaptive(None, 0.1, 9), 9), (Secant(2), 2)):
         path = Path(make_engine(model), Planner(model), 36)
         found = rule.integrate(path, spans)
         assert path.evaluations == points
@@ -70,10 +75,18 @@ def test_they_integrate_any_path():
 
 
 def test_settings_have_the_same_keys_for_every_rule(model, trace):
-    fixed, auto = (FastIG(model, rule=r).attribute(trace) for r in (Fixed("midpoint", 2), "auto"))
-    assert fixed.settings.keys() == auto.settings.keys()
+    fixed, auto, secant = (
+        FastIG(model, rule=rule).attribute(trace)
+        for rule in (Fixed("midpoint", 2), "auto", Secant(2, "content"))
+    )
+    assert fixed.settings.keys() == auto.settings.keys() == secant.settings.keys()
+    assert [secant.settings[name] for name in ("rule", "steps", "split")] == [
+        "secant",
+        2,
+        "content",
+    ]
     names = ("rule", "steps", "scorer", "tolerance", "max_evaluations", "gave_way")
     assert [fixed.settings[name] for name in names] == ["midpoint", 2, None, None, None, None]
-    paper = dataclasses.asdict(SegmentScorer())
+    paper = dataclasses.asdict(SegmentScorer().for_method("integrated-gradients"))
     assert (paper["tau"], paper["beta"], paper["keep_ends"]) == (0.7, 0.8, True)
     assert [auto.settings[name] for name in names] == ["auto", None, paper, None, 65, None]

@@ -11,7 +11,6 @@ Equations of arXiv 2602.00425. Axes: ``S`` segments, ``P`` samples, ``T`` tokens
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,100 +18,16 @@ from torch import Tensor
 
 from segattr.attribution import Attribution
 from segattr.checks import require_type, require_word
+from segattr.scores.scores import SegmentScores
+from segattr.scores.sums import SegmentSums, Spans, segment_sums
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
-MARKS_SHOWN = 60
-Spans = Sequence[tuple[int, int]]
+# Highest consistency of an important segment by method; others have the first.
+BETA = {"integrated-gradients": 0.8, "finite-propagation": 1.0}
 
 
 class UndecidedWarning(UserWarning):
     """The attribution is not exact enough to decide which segments are kept."""
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentSums:
-    """All that a scorer reads of the token scores: their sums over each segment.
-
-    Args:
-        signed: Sum of the scores, float64 ``[..., S]``.
-        absolute: Sum of their absolute values, likewise.
-        squares: Sum of their squares, likewise.
-        lengths: Tokens of each segment, int64 ``[S]``.
-    """
-
-    signed: Tensor
-    absolute: Tensor
-    squares: Tensor
-    lengths: Tensor
-
-
-def segment_sums(token_scores: Tensor, spans: Spans) -> SegmentSums:
-    """Sum token scores over segments, in float64.
-
-    Args:
-        token_scores: Any float dtype on CPU, ``[..., T]``.
-        spans: ``S`` half-open token ranges. An empty one sums to 0.
-    """
-    values = token_scores.double()
-    parts = [values[..., start:stop] for start, stop in spans]
-    return SegmentSums(
-        signed=torch.stack([part.sum(-1) for part in parts], -1),
-        absolute=torch.stack([part.abs().sum(-1) for part in parts], -1),
-        squares=torch.stack([part.square().sum(-1) for part in parts], -1),
-        lengths=torch.tensor([stop - start for start, stop in spans]),
-    )
-
-
-def segment_samples(token_scores: Tensor, spans: Spans) -> Tensor:
-    """Return the segments' signed and absolute sums of samples of token scores.
-
-    Args:
-        token_scores: One sample a row, on CPU, ``[P, T]``.
-        spans: The segments.
-
-    Returns:
-        float64 ``[P, S, 2]``.
-    """
-    sums = segment_sums(token_scores, spans)
-    return torch.stack([sums.signed, sums.absolute], -1)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SegmentScores:
-    """What the scorer found, one value per segment, on CPU.
-
-    Args:
-        strength: Share of the trace's strength, float64 ``[S]``; sums to 1.
-        consistency: float64 ``[S]`` in [0, 1]; 1 means that all tokens push the same way.
-        effective_tokens: How many tokens carry the attribution: ``(sum |a|)^2 / sum a^2``, float64
-            ``[S]``. Where it is small, consistency means little: a few tokens agree by chance.
-        important: The paper's set, bool ``[S]``.
-        kept: What carries loss: the important segments, and those that the scorer always keeps,
-            bool ``[S]``.
-        undecided: Segments whose ``kept`` could change within the attribution's estimated error,
-            bool ``[S]``. None if the method estimates no error; so are the next two.
-        strength_error: Estimated absolute error of the strength, float64 ``[S]``.
-        consistency_error: Estimated absolute error of the consistency, float64 ``[S]``.
-    """
-
-    strength: Tensor
-    consistency: Tensor
-    effective_tokens: Tensor
-    important: Tensor
-    kept: Tensor
-    undecided: Tensor | None = None
-    strength_error: Tensor | None = None
-    consistency_error: Tensor | None = None
-
-    def __repr__(self) -> str:
-        marks = "".join("+" if kept else "-" for kept in self.kept.tolist()[:MARKS_SHOWN])
-        more = "..." if len(self.kept) > MARKS_SHOWN else ""
-        undecided = "" if self.undecided is None else f", {int(self.undecided.sum())} undecided"
-        return (
-            f"SegmentScores({len(self.kept)} segments, {int(self.kept.sum())} kept {marks}{more}, "
-            f"{int(self.important.sum())} important{undecided}, strongest "
-            f"{float(self.strength.max()):.1%} at {int(self.strength.argmax())})"
-        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +37,8 @@ class SegmentScorer:
     Args:
         tau: Share of the total strength that the important segments reach, in (0, 1].
         beta: Highest direction consistency of an important segment, in [0, 1]; 1 switches the
-            filter off (the paper's "high strength" variant).
+            filter off (the paper's "high strength" variant). ``None``: 0.8, the paper's; but 1
+            for finite propagation, whose important segments are all consistent.
         normalization: What a segment's sum is divided by: sqrt-length (as the paper), length, or
             none.
         keep_ends: Also keep the first and the last segment.
@@ -134,7 +50,7 @@ class SegmentScorer:
     """
 
     tau: float = 0.7
-    beta: float = 0.8
+    beta: float | None = None
     normalization: str = "sqrt-length"
     keep_ends: bool = True
     keep_second_to_last: bool = False
@@ -144,11 +60,21 @@ class SegmentScorer:
             raise ValueError(
                 f"tau must be in (0, 1], got {self.tau}. It is a share of the total strength."
             )
-        if not 0 <= self.beta <= 1:
+        if self.beta is not None and not 0 <= self.beta <= 1:
             raise ValueError(
                 f"beta must be in [0, 1], got {self.beta}. 1 keeps segments of any consistency."
             )
         require_word("normalization", self.normalization, NORMALIZATIONS)
+
+    def for_method(self, method: str) -> SegmentScorer:
+        """Return this scorer with its ``beta`` as a number.
+
+        Args:
+            method: As `Attribution.method`.
+        """
+        if self.beta is not None:
+            return self
+        return replace(self, beta=BETA.get(method, BETA["integrated-gradients"]))
 
     def score(self, attribution: Attribution) -> SegmentScores:
         """Score one trace; warn (`UndecidedWarning`) if its error may change what is kept.
@@ -164,8 +90,9 @@ class SegmentScorer:
         require_type(
             "attribution", attribution, Attribution, "Pass what FastIG(model).attribute returned."
         )
+        scorer = self.for_method(attribution.method)
         spans = attribution.encoded.segments
-        scores = self.score_tokens(attribution.token_scores, spans)
+        scores = scorer.score_tokens(attribution.token_scores, spans)
         if (samples := attribution.segment_samples) is None:
             return scores
         if samples.shape[1] != len(spans):
@@ -173,7 +100,7 @@ class SegmentScorer:
                 f"segment_samples must be of the {len(spans)} segments, got {samples.shape[1]}. "
                 "Attribute the trace with these segments, or replace segment_samples by None."
             )
-        scores = replace(scores, **self.judge(samples, spans))
+        scores = replace(scores, **scorer.judge(samples, spans))
         if scores.undecided is not None and scores.undecided.any():
             warnings.warn(_doubt(attribution, scores.undecided), UndecidedWarning, stacklevel=2)
         return scores
@@ -256,7 +183,8 @@ class SegmentScorer:
         strength = absolute / divisors
         strength = strength / strength.sum(-1, keepdim=True).clamp_min(1e-300)
         consistency = signed.abs() / absolute.where(absolute > 0, 1.0)
-        important = self._strongest(strength) & (consistency <= self.beta)
+        beta = BETA["integrated-gradients"] if self.beta is None else self.beta
+        important = self._strongest(strength) & (consistency <= beta)
         kept = important.clone()
         kept[..., self.always_kept(len(lengths))] = True
         return strength, consistency, important, kept
@@ -288,9 +216,3 @@ def _doubt(attribution: Attribution, undecided: Tensor) -> str:
         f"segments {numbers}{trace} are undecided after {attribution.evaluations} evaluations: "
         f"{reason}. {remedy}."
     )
-
-
-def jaccard(one: Tensor, other: Tensor) -> float:
-    """Return how much two sets of segments, bool ``[S]``, agree: in [0, 1]; two empty ones do."""
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 1.0
