@@ -137,6 +137,26 @@ def rules_table(rows: list[Row]) -> str:
     return text
 
 
+def piece_table(rows: list[Row]) -> str:
+    """Time and memory of a piece of finite propagation against a path point."""
+    lines = []
+    for (model, tokens), of_shape in group_by(rows, "model", "tokens").items():
+        variants = {key[0]: runs for key, runs in group_by(of_shape, "variant").items()}
+        point = variants["path point"]
+        for variant, runs in variants.items():
+            time, peak = mid(runs, "seconds"), mid(runs, "peak_bytes")
+            lines.append(
+                [
+                    f"{model}, {tokens:,} tokens: {variant}",
+                    f"{1e3 * time:,.0f}",
+                    f"{time / mid(point, 'seconds'):.2f}",
+                    f"{peak / 1e9:.2f}",
+                    f"{peak / mid(point, 'peak_bytes'):.2f}",
+                ]
+            )
+    return "\n" + markdown("trace | ms | x point | memory, GB | x point", lines)
+
+
 def quadrature_table(rows: list[Row]) -> str:
     """What every rule is worth, one table a kind of path; all budgets for the first two kinds."""
     text = ""
@@ -196,6 +216,7 @@ def plain_table(*columns: str) -> Callable[[list[Row]], str]:
 GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "engines": ("A trace, end to end", engines_table),
     "rules": ("A trace by rule", rules_table),
+    "secant cost": ("A piece of finite propagation and a path point", piece_table),
     "quadrature": ("How many path points are enough", quadrature_table),
     "ops": ("Ops", ops_table),
     "matmul": (

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import VARIANTS, assert_close, make_variant
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from segattr.engine.ends import PathEnds
 from segattr.engine.fused import FusedEngine
 from segattr.engine.pieces import Pieces
+from segattr.engine.planner import Plan, Planner
 from segattr.engine.reverse import Gradients
 from segattr.engine.secant import Secants
 
@@ -56,3 +58,25 @@ def test_a_piece_is_planned_as_two_points(trace):
     assert pieces.num_tokens == 2 * engine.num_tokens
     for recompute in (False, True):
         assert pieces.bytes_per_point(recompute) == 2 * engine.bytes_per_point(recompute)
+
+
+@pytest.mark.parametrize(("tokens", "recompute"), [(4_000, False), (32_000, True)])
+def test_a_7b_model_has_a_plan_on_a_card_of_80_gb(tokens, recompute):
+    """15 GB of it are weights; nothing is computed here."""
+    with torch.device("meta"):
+        config = Qwen2Config(
+            hidden_size=3584,
+            intermediate_size=18944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+            vocab_size=152_064,
+        )
+        model = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+        rows = torch.zeros(tokens, 3584, dtype=torch.bfloat16)
+        ends = PathEnds(torch.zeros(tokens).long(), rows, rows, torch.arange(5))
+    pieces = Pieces(FusedEngine(model, ends), "mean")
+    free = int(0.8 * (80e9 - 15e9))
+    planner = Planner(make_variant("llama"), max_memory=free)
+    assert planner.plan(pieces, 1) == Plan(1, recompute)
+    assert pieces.bytes_per_point(recompute) <= free
