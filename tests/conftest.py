@@ -38,6 +38,40 @@ def exact_norms(monkeypatch):
 
 
 @pytest.fixture
+def poisoned_memory(monkeypatch):
+    """Fresh memory holds NaN, so that an element no program writes is seen."""
+
+    def poison(create):
+        def poisoned(*args, **kwargs):
+            tensor = create(*args, **kwargs)
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+        return poisoned
+
+    for home, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]:
+        monkeypatch.setattr(home, name, poison(getattr(home, name)))
+
+
+@pytest.fixture
+def nearest_bfloat16(monkeypatch):
+    """Round to bfloat16 as a GPU does; the interpreter truncates."""
+    if torch.cuda.is_available():
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def rounded(values, source, target, mode):
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(values, source, target, mode)
+        bits = torch.from_numpy(values.copy()).bfloat16().view(torch.int16)
+        return bits.numpy().view("uint16")
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounded)
+
+
+@pytest.fixture
 def trace() -> EncodedTrace:
     return make_trace()
 

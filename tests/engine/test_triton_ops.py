@@ -1,7 +1,6 @@
 """The Triton kernels against the reference, and the reference against transformers and autograd.
 
-Three ways (`assert_as_accurate`): exact is the reference in float64, eager the reference in the
-tested dtype, got the kernel. Without a GPU the kernels run in Triton's interpreter.
+Three ways are explained in three_ways.py.
 """
 
 from __future__ import annotations
@@ -15,12 +14,15 @@ pytest.importorskip("triton")
 import segattr_kernels as kernels
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
+from segattr_kernels.logarithmic_mean import phi
+from three_ways import DEVICE, SLACK, assert_as_accurate, copies, random, results, strided
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
 
 from segattr.engine import reference
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SLACK = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "nearest_bfloat16")
 EPS = 1e-6
 HEADS = {64: (2, 32), 96: (1, 96), 896: (7, 128)}  # D -> H, E
 # 1 token: arguments of 1, which Triton compiles in; 63 and 127: not multiples of 16, so unaligned
@@ -33,56 +35,6 @@ if DEVICE == "cpu":  # the interpreter takes some 3 ms a program
     SIZES = [(*size, dtype) for size, dtype in product([(1, 64), (1, 896), (63, 96)], SLACK)]
     large = [*((127, 64, dtype) for dtype in SLACK), (500, 64, torch.bfloat16)]
     SIZES += [pytest.param(*size, marks=slow) for size in large]
-
-
-def assert_as_accurate(got, eager, exact, slack):
-    """`got` may miss `exact` by no more than `eager` does, plus `slack` of the scale of `exact`."""
-    assert got.shape == exact.shape
-    assert got.dtype == eager.dtype
-    assert torch.isfinite(got).all()
-    scale = exact.abs().amax().clamp_min(1e-12)
-    excess = ((got.double() - exact).abs() - (eager.double() - exact).abs()) / scale
-    assert excess.max() <= slack, f"worse than torch by {excess.max():.2e} of full scale"
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch):
-    """Fresh memory holds NaN, so that an element no program writes is seen."""
-
-    def poison(create):
-        def poisoned(*args, **kwargs):
-            tensor = create(*args, **kwargs)
-            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
-
-        return poisoned
-
-    for home, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]:
-        monkeypatch.setattr(home, name, poison(getattr(home, name)))
-
-
-@pytest.fixture(autouse=True)
-def nearest_bfloat16(monkeypatch):
-    """Round to bfloat16 as a GPU does; the interpreter truncates."""
-    if DEVICE == "cuda":
-        return
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    convert = interpreter._convert_float
-
-    def rounded(values, source, target, mode):
-        if (source, target) != (tl.float32, tl.bfloat16):
-            return convert(values, source, target, mode)
-        bits = torch.from_numpy(values.copy()).bfloat16().view(torch.int16)
-        return bits.numpy().view("uint16")
-
-    monkeypatch.setattr(interpreter, "_convert_float", rounded)
-
-
-def random(*shape, dtype=torch.float64, seed=0, scale=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    values = scale * torch.randn(*shape, dtype=torch.float64, generator=generator)
-    return values.to(DEVICE, dtype)
 
 
 def path(T, D, dtype):
@@ -121,6 +73,28 @@ def rms_norm_backward_case(T, D, dtype):
     return grad, hidden, weight, reference.rms_norm(hidden, weight, EPS)[2], residual
 
 
+def points(T, D, dtype, scale=1.0):
+    """Three points; the first token does not move, the second by little."""
+    states = random(3, T, D, dtype=dtype, scale=scale)
+    states[:, :1] = states[:1, :1]
+    states[:, 1:2] = states[:1, 1:2] * torch.tensor([1, 1.001, 1.01]).to(states)[:, None, None]
+    return states
+
+
+def rms_norm_secant_case(T, D, dtype):
+    hidden = points(T, D, dtype)
+    grad, residual = (random(2, T, D, dtype=dtype, seed=seed) for seed in (1, 2))
+    return grad, hidden, random(D, dtype=dtype, seed=5), EPS, residual
+
+
+def swiglu_secant_case(scale):
+    def case(T, D, dtype):
+        gate = points(T, D, dtype, scale)
+        return random(2, T, D, dtype=dtype, seed=1), gate, random(3, T, D, dtype=dtype, seed=2)
+
+    return case
+
+
 def path_case(name):
     def case(T, D, dtype):
         inputs, baseline, gradients, alphas = path(T, D, dtype)
@@ -156,24 +130,19 @@ CASES = {
     ),
     "swiglu": ("swiglu", lambda *size: rows(*size, 2), {}),
     "swiglu_backward": ("swiglu_backward", lambda *size: rows(*size, 3), {0: 1, 1: 2}),
+    "rms_norm_secant": ("rms_norm_secant", rms_norm_secant_case, {0: 0}),
+    "rms_norm_secant-alone": (
+        "rms_norm_secant",
+        lambda *size: rms_norm_secant_case(*size)[:4],
+        {0: 0},
+    ),
+    "swiglu_secant": ("swiglu_secant", swiglu_secant_case(1.0), {}),
+    "swiglu_secant-large": ("swiglu_secant", swiglu_secant_case(20.0), {}),
     "rope": ("rope", rope_case, {0: 0}),
     "rope-norm": ("rope", rope_norm_case, {}),
     "rope_backward": ("rope_backward", rope_case, {0: 0}),
     "rope_backward-norm": ("rope_backward", rope_norm_backward_case, {0: 0}),
 }
-
-
-def copies(arguments, dtype=None):
-    """Each op gets its own memory; ``dtype`` widens the floats."""
-    return [
-        value.to(dtype or value.dtype, copy=True) if isinstance(value, torch.Tensor) else value
-        for value in arguments
-    ]
-
-
-def results(module, name, arguments):
-    got = getattr(module, name)(*arguments)
-    return got if isinstance(got, tuple) else (got,)
 
 
 @pytest.mark.parametrize(("T", "D", "dtype"), SIZES, ids=str)
@@ -250,9 +219,45 @@ def test_swiglu_of_large_gates_is_finite(size):
     torch.testing.assert_close(got, reference.swiglu_backward(up * 2, gate.clone(), up.clone()))
 
 
-def strided(tensor):
-    """The same values, as every second element of longer rows."""
-    return torch.stack([tensor, tensor], dim=-1).flatten(-2)[..., ::2]
+@triton.jit
+def _phi_kernel(p_gap, p_found, BLOCK: tl.constexpr):
+    o_n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    b_gap = tl.load(p_gap + o_n)
+    tl.store(p_found + o_n, phi(b_gap, tl.exp(-b_gap)))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 5e-7), (torch.float64, 5e-16)])
+def test_phi_is_exact_to_a_few_ulp(dtype, most):
+    """Worst in the interpreter: 2.1e-7 and 4.5e-16, 2 ulp; a GPU's exp is a few ulp off itself."""
+    gaps = torch.logspace(-20, 2, 2**16, dtype=torch.float64).to(DEVICE, dtype)
+    gaps[0] = 0
+    exact = torch.expm1(-gaps.double()).neg() / gaps.double()
+    exact[0] = 1
+    got = torch.empty_like(gaps)
+    _phi_kernel[(8,)](gaps, got, BLOCK=2**13)
+    assert ((got.double() - exact).abs() / exact).max() <= most
+
+
+def test_swiglu_secant_of_large_gates_is_finite():
+    gate = torch.tensor([[3e4, -3e4, 200.0], [-3e4, -3e4, -200.0]], device=DEVICE)
+    grad, up = torch.ones(1, 3, device=DEVICE), random(2, 3, dtype=torch.float32)
+    got, want = (ops.swiglu_secant(grad, gate, up) for ops in (kernels, reference))
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 40])  # 16 rows of a head norm in a program
+def test_rms_norm_secant_of_short_rows(rows):
+    grad, hidden, *settings = rms_norm_secant_case(rows, 128, torch.float32)
+    exact = reference.rms_norm_secant(*copies([grad, hidden, *settings], torch.float64))
+    eager = reference.rms_norm_secant(grad.clone(), hidden, *settings)
+    got = kernels.rms_norm_secant(grad, hidden, *settings)
+    assert_as_accurate(got, eager, exact, SLACK[torch.float32])
+
+
+def test_a_secant_of_no_pieces_is_empty():
+    grad, hidden, *settings = rms_norm_secant_case(3, 64, torch.float32)
+    assert kernels.rms_norm_secant(grad[:0], hidden[:1], *settings[:2]).shape == (0, 3, 64)
+    assert kernels.swiglu_secant(grad[:0], hidden[:1], hidden[:1])[0].shape == (0, 3, 64)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +269,8 @@ def strided(tensor):
         *[("rms_norm_backward", index) for index in (1, 2, 3, 4)],
         *[("swiglu", index) for index in (0, 1)],
         ("swiglu_backward", 0),
+        *[("rms_norm_secant", index) for index in (1, 2, 4)],
+        *[("swiglu_secant", index) for index in (0, 1, 2)],
         *[("rope", index) for index in (1, 2)],
         *[("rope-norm", index) for index in (0, 1, 2, 3)],
         *[("rope_backward", index) for index in (0, 1, 2)],
@@ -286,6 +293,7 @@ def test_strided_arguments_that_are_only_read_are_handled(case, argument):
     [
         ("rms_norm", 3, "delta"),
         ("rms_norm_backward", 0, "grad"),
+        ("rms_norm_secant", 0, "grad"),
         ("swiglu_backward", 1, "gate"),
         ("swiglu_backward", 2, "up"),
         ("rope", 0, "heads"),
@@ -340,6 +348,7 @@ def test_widest_row_and_the_first_refused():
     for call in (
         lambda: kernels.rms_norm(wider, wider[0], EPS),
         lambda: kernels.rms_norm_backward(wider, wider, wider[0], wider[:, 0]),
+        lambda: kernels.rms_norm_secant(wider, wider, wider[0], EPS),
     ):
         with pytest.raises(ValueError, match="hidden size must be at most 16384, got 16385"):
             call()
