@@ -60,7 +60,8 @@ class Attribution:
         return (
             f"Attribution({name}{self.method}, {len(self.token_scores)} tokens, "
             f"{len(self.encoded.segments)} segments, log p {baseline}{self.target_logprob:.2f}"
-            f"{gap}, {self.evaluations} evaluations, converged={self.converged})"
+            f"{gap}, {self.evaluations} evaluation{'s' * (self.evaluations != 1)}, "
+            f"converged={self.converged})"
         )
 
     @property

@@ -83,7 +83,7 @@ def test_it_shows_what_matters_and_no_tensors(trace):
         assert part in shown
     assert "tensor(" not in shown
     assert repr(Attribution(torch.ones(37), trace, -1.0, None, 1, method="by hand")) == (
-        "Attribution(by hand, 37 tokens, 4 segments, log p -1.00, 1 evaluations, converged=None)"
+        "Attribution(by hand, 37 tokens, 4 segments, log p -1.00, 1 evaluation, converged=None)"
     )
 
 

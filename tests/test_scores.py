@@ -241,6 +241,24 @@ def test_high_strength_is_a_beta_of_1():
     assert strong.score(found).kept.tolist() == [True, False, False]
 
 
+def test_finite_propagation_is_not_filtered_unless_asked():
+    """Its important segments are consistent throughout, so the paper's filter would drop them."""
+    gradients = attribution([0.1, -0.1], [3.0], [1.0, -1.0], [0.1, -0.1])
+    differences = dataclasses.replace(gradients, method="finite-propagation")
+    for tau in (0.6, 0.7):
+        assert important(SegmentScorer(tau).score(gradients)) == [2] * (tau > 0.6)
+        assert important(SegmentScorer(tau).score(differences))[0] == 1
+        assert important(SegmentScorer(tau, beta=0.8).score(differences)) == [2] * (tau > 0.6)
+
+
+def test_a_beta_that_is_left_out_is_a_number_for_every_method():
+    scorer = SegmentScorer(tau=0.5)
+    assert scorer.for_method("integrated-gradients") == SegmentScorer(tau=0.5, beta=0.8)
+    assert scorer.for_method("finite-propagation") == SegmentScorer(tau=0.5, beta=1.0)
+    assert scorer.for_method("of somebody's own") == SegmentScorer(tau=0.5, beta=0.8)
+    assert SegmentScorer(beta=0.3).for_method("finite-propagation") == SegmentScorer(beta=0.3)
+
+
 def test_token_scores_alone_are_enough():
     whole = attribution([1.0, -2.0], [3.0, 2.0], [0.5, -0.4, 0.1])
     scorer = SegmentScorer(beta=0.5)

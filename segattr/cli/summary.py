@@ -67,7 +67,8 @@ class Tally:
                 f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
                 f"{statistics.median(self.segments):g} segments a trace in the median"
             )
-            yield f"{statistics.median(self.evaluations):g} evaluations in the median{self._gap()}"
+            count = statistics.median(self.evaluations)
+            yield f"{count:g} evaluation{'s' * (count != 1)} in the median{self._gap()}"
             if self.undecided or self.unfinished:
                 yield (
                     f"{self.undecided} traces have undecided segments, {self.unfinished} did not "

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,29 @@ from segattr.trace import Trace
 
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent
 # by chance, so the consistency filter is off.
-METHOD: dict[str, Any] = {"rule": "auto", "baseline": "pad", "scope": "reasoning"}
+PATH: dict[str, Any] = {"baseline": "pad", "scope": "reasoning"}
+METHODS = {"Integrated Gradients": "auto", "finite propagation": "secant"}
+SHOWN = "Integrated Gradients"
 SCORER = SegmentScorer(tau=0.7, beta=1.0)
-ASKED = {"model": BUNDLED, **METHOD}
 FRESH_QUESTIONS = 50
 
 
-def score_demo(records: Sequence[Mapping[str, Any]]) -> list[ScoredTrace]:
+def score_demo(records: Sequence[Mapping[str, Any]], method: str) -> list[ScoredTrace]:
     """Score bundled traces; their ``metadata`` has the true ``kinds`` of their segments."""
     transformers.utils.logging.disable_progress_bar()
     model, tokenizer = load_demo()
-    ig = FastIG(model, tokenizer, scorer=SCORER, **METHOD)
-    scored = []
-    for record in track(records, "scoring", console=Console(stderr=True)):
+    ig = FastIG(model, tokenizer, rule=METHODS[method], scorer=SCORER, **PATH)
+    asked, scored = _asked(method), []
+    for record in track(records, method, console=Console(stderr=True)):
         trace = Trace.from_record(record)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndecidedWarning)  # `print_trace` says it
-            scored.append(score_trace(trace, encode(trace, tokenizer), ig, SCORER, ASKED))
+            scored.append(score_trace(trace, encode(trace, tokenizer), ig, SCORER, asked))
     return scored
+
+
+def _asked(method: str) -> dict[str, Any]:
+    return {"model": BUNDLED, "rule": METHODS[method], **PATH}
 
 
 def run_demo(wanted: str, out: Path | None) -> None:
@@ -62,28 +68,40 @@ def run_demo(wanted: str, out: Path | None) -> None:
     records = load_records()
     if wanted not in (ids := [record["id"] for record in records]):
         raise ValueError(f"id must be one of {', '.join(ids)}, got {wanted!r}.")
-    with nullcontext() if out is None else ScoredWriter(out, ASKED) as writer:
-        scored = score_demo(records)
+    with nullcontext() if out is None else ScoredWriter(out, _asked(SHOWN)) as writer:
+        found = {method: score_demo(records, method) for method in METHODS}
         if writer is not None:
-            for one in scored:
+            for one in found[SHOWN]:
                 writer.write(one)
     console = Terminal()
-    shown = next(one for one in scored if one.id == wanted)
+    shown, other = (next(one for one in found[method] if one.id == wanted) for method in METHODS)
     print_trace(shown, console, labels=shown.metadata["kinds"])
-    title = f"all {len(scored)} bundled traces, with what is known about their segments"
+    numbers = [str(n) for n, segment in enumerate(other.segments, start=1) if segment.kept]
+    console.print(f"finite propagation keeps segments {', '.join(numbers)}")
+    title = f"all {len(records)} bundled traces, with what is known about their segments"
     console.print()
     console.rule(title, align="left")
-    for line in comparison(scored):
-        console.print(line)
+    console.print(fresh_questions())
+    for method, scored in found.items():
+        console.print()
+        console.print(f"{method} (rule={METHODS[method]!r}): {comparison(scored)}")
     if out is not None:
         console.print(f"written to {out}; look at another with: segattr show {out} --id ID")
 
 
-def comparison(scored: Sequence[ScoredTrace]) -> list[str]:
-    """Lines that set the scores against the truth."""
+def fresh_questions() -> str:
+    """Say how well the model answers, with and without what is necessary."""
     model, tokenizer = load_demo()
     rng = random.Random(7)
     fresh = [sample(rng, LEVELS["easy"]) for _ in range(FRESH_QUESTIONS)]
+    return (
+        f"fresh easy questions answered: {accuracy(model, tokenizer, fresh):.0%} given the trace, "
+        f"{accuracy(model, tokenizer, fresh, NECESSARY):.0%} with the necessary segments taken out"
+    )
+
+
+def comparison(scored: Sequence[ScoredTrace]) -> str:
+    """Set the scores against the truth."""
     kept: dict[bool, list[bool]] = {True: [], False: []}  # by whether a segment is necessary
     areas = []
     for one in scored:
@@ -94,14 +112,13 @@ def comparison(scored: Sequence[ScoredTrace]) -> list[str]:
                 strengths[kind in NECESSARY].append(segment.strength)
         if (area := auroc(strengths[True], strengths[False])) is not None:
             areas.append(area)
-    return [
-        f"fresh easy questions answered: {accuracy(model, tokenizer, fresh):.0%} given the trace, "
-        f"{accuracy(model, tokenizer, fresh, NECESSARY):.0%} with the necessary segments taken out",
-        f"necessary segments: {np.mean(kept[True]):.0%} of {len(kept[True])} kept, "
-        f"redundant segments: {np.mean(kept[False]):.0%} of {len(kept[False])} kept",
-        f"strength ranks a necessary segment above a redundant one in {np.mean(areas):.0%} of the "
-        "pairs (AUROC)",
-    ]
+    evaluations = median(one.evaluations for one in scored)
+    return (
+        f"{evaluations:g} evaluation{'s' * (evaluations != 1)} a trace; kept are "
+        f"{np.mean(kept[True]):.0%} of {len(kept[True])} necessary and {np.mean(kept[False]):.0%} "
+        f"of {len(kept[False])} redundant segments; strength ranks a necessary one above a "
+        f"redundant one in {np.mean(areas):.0%} of the pairs (AUROC)"
+    )
 
 
 def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float | None:

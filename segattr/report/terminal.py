@@ -115,7 +115,8 @@ def _facts(scored: ScoredTrace) -> str:
         rule = f" ({scored.ran['rule']})"
     return (
         f"log p(answer) {start}{scored.target_logprob:.2f} with the trace; {scored.evaluations} "
-        f"evaluations{rule}{gap}{', not converged' if scored.converged is False else ''}"
+        f"evaluation{'s' * (scored.evaluations != 1)}{rule}{gap}"
+        f"{', not converged' if scored.converged is False else ''}"
     )
 
 

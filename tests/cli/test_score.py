@@ -45,6 +45,39 @@ def test_score_then_show(traces, tmp_path, capsys):
         assert f"strength {segment.strength:6.1%}  consistency {segment.consistency:.2f}" in shown
 
 
+def test_finite_propagation_end_to_end(traces, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), "--model", "bundled", "--out", str(out)]
+    command += ["--rule", "secant", "--scope", "reasoning"]
+    assert main(command) == 0
+    assert "1 evaluation in the median, a completeness gap of 0.0%" in capsys.readouterr().err
+    for record in read_scored(out):
+        assert (record.method, record.evaluations) == ("finite-propagation", 1)
+        assert record.completeness_gap < 1e-4
+        assert not record.flags
+        # What the filter would be is said, and what it was asked to be: off.
+        assert record.scorer.beta == record.asked["beta"] == 1.0
+    assert main([*command, "--resume"]) == 0
+    assert main([*command, "--resume", "--beta", "0.8"]) == 2
+    assert main(["show", str(out), "--id", "easy-02"]) == 0
+    assert "1 evaluation (secant), completeness gap 0.0%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "autograd"], "--engine must be 'fused' or 'auto' with --rule secant"),
+        (["--tolerance", "0.1"], "--tolerance must be left out with --rule secant"),
+        (["--steps", "0"], "--steps must be at least 1 with --rule secant"),
+    ],
+)
+def test_what_finite_propagation_cannot_do(options, message, traces, tmp_path, capsys):
+    command = ["score", str(traces), "--model", "bundled", "--out", str(tmp_path / "out.jsonl")]
+    assert main([*command, "--rule", "secant", *options]) == 2
+    shown = capsys.readouterr()
+    assert message in re.sub(r"[\s│]+", " ", shown.err + shown.out)
+
+
 def test_the_segment_before_the_last_can_be_kept_too(traces, tmp_path):
     out = tmp_path / "out.jsonl"
     command = ["score", str(traces), *SCORE, "--out", str(out), "--beta", "0"]
