@@ -4,7 +4,8 @@
 all logits, sums in the model's dtype. ``by hand``: the same loop as a careful user writes it, with
 frozen weights and logits of the answer rows only. ``captum``: LayerIntegratedGradients, driven by
 hand with that forward, a summed target and ``internal_batch_size=1``. ``autograd`` and ``fused``:
-FastIG's engines; ``autograd, compiled``: its decoder layers under torch.compile.
+FastIG's engines; ``autograd, compiled``: its decoder layers under torch.compile. ``secant``: finite
+propagation in one piece, another attribution, whose cost does not depend on the points.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ PEERS = (
     "autograd, compiled",
     "fused, torch",
     "fused",
+    "secant",
 )
+SAME_SCORES = PEERS[:-1]
 
 
 def available_peers() -> list[str]:
@@ -50,6 +53,10 @@ def peer(name: str, model: PreTrainedModel, trace: EncodedTrace, points: int) ->
         return lambda: _by_hand(model, trace, points)
     if name == "captum":
         return lambda: _captum(model, trace, points)
+    if name == "secant":
+        secant = FastIG(model, rule="secant", baseline=0)
+        secant.integrand(trace, [1.0])
+        return lambda: secant.attribute(trace).token_scores
     engine, _, variant = name.partition(", ")
     backend = "torch" if variant == "torch" else "auto"
     ig = FastIG(model, rule="linspace", steps=points, baseline=0, engine=engine, backend=backend)
