@@ -56,15 +56,21 @@ WIDTHS_OF_GEMMA3N = {
 # With embeddings of its own for each layer it takes no embeddings, as `target_logprob` gives it.
 HEADS_OF_GEMMA4 = {**SLIDING_AND_FULL, "global_head_dim": 16, "hidden_size_per_layer_input": 0}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-# One name per way a model can differ: biases, head norms, sliding window, embeddings scaled in the
-# model (Gemma) or in the embedding (Gemma3), capped logits (Gemma2), learned positions (GPT-2),
-# experts, tied and untied heads, layers whose MLP (Gemma3n) or heads (Gemma4) differ in width.
+LONGROPE = {
+    "partial_rotary_factor": 0.5,
+    "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 6.0]},
+}
+# One name per way a model can differ: biases, head norms, sliding window, merged projections
+# (Phi-3), embeddings scaled in the model (Gemma) or in the embedding (Gemma3), capped logits
+# (Gemma2), learned positions (GPT-2), experts, tied and untied heads, layers whose MLP (Gemma3n) or
+# heads (Gemma4) differ in width.
 MODELS = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
     "llama-tied": ("LlamaConfig", "LlamaForCausalLM", {"tie_word_embeddings": True}),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}),
     "mistral-window": ("MistralConfig", "MistralForCausalLM", {"sliding_window": 16}),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", {}),
     "gemma": ("GemmaConfig", "GemmaForCausalLM", {}),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", HEADS_OF_GEMMA),
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", HEADS_OF_GEMMA),
@@ -79,7 +85,8 @@ MODELS = {name: kind for name, kind in MODELS.items() if hasattr(transformers, k
 
 # What the fused engine runs: grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3),
 # tied heads, sliding windows in all layers (Mistral) and in some (Qwen2), MLP and output biases
-# (Llama).
+# (Llama), merged projections (Phi-3), heads rotated in part, by factors that depend on the length
+# (Phi-4-mini): 34 tokens are long here.
 VARIANTS = {
     "llama": ("llama", {}),
     "llama-tied": ("llama-tied", {}),
@@ -99,6 +106,11 @@ VARIANTS = {
     "qwen3": ("qwen3", {}),
     "mistral": ("mistral-window", {"sliding_window": None}),
     "mistral-window": ("mistral-window", {}),
+    "phi3": ("phi3", {}),
+    "phi3-window": ("phi3", {"sliding_window": 16, "num_key_value_heads": 4}),
+    "phi3-partial-rope": ("phi3", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
+    "phi3-short-rope": ("phi3", {**LONGROPE, "original_max_position_embeddings": 40}),
+    "phi3-long-rope": ("phi3", {**LONGROPE, "original_max_position_embeddings": 20}),
     "one-layer": ("qwen2", {"num_hidden_layers": 1}),
     # What transformers' forward does not read must not matter: types of Mistral's layers, a window
     # of Llama's.

@@ -13,10 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "mistral": "Mistral"}
+FAMILIES = {
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "mistral": "Mistral",
+    "phi3": "Phi3",
+}
 # Place in the tree -> class; {0} is the family's folder in transformers, {1} its prefix.
 HOME = "transformers.models.{0}.modeling_{0}.{1}"
 LINEAR = "torch.nn.modules.linear.Linear"
+SILU = "transformers.activations.SiLUActivation or torch.nn.modules.activation.SiLU"
+# Does nothing: the engines run models in evaluation mode.
+DROPOUT = "torch.nn.modules.dropout.Dropout"
 LAYER = "model.layers.*"
 TREE = {
     "": HOME + "ForCausalLM",
@@ -25,15 +34,15 @@ TREE = {
     "model.layers": "torch.nn.modules.container.ModuleList",
     LAYER: HOME + "DecoderLayer",
     f"{LAYER}.self_attn": HOME + "Attention",
-    **{f"{LAYER}.self_attn.{name}_proj": LINEAR for name in "qkvo"},
+    **{f"{LAYER}.self_attn.{name}_proj": LINEAR for name in ("q", "k", "v", "o", "qkv")},
     f"{LAYER}.self_attn.q_norm": HOME + "RMSNorm",
     f"{LAYER}.self_attn.k_norm": HOME + "RMSNorm",
     f"{LAYER}.mlp": HOME + "MLP",
-    **{f"{LAYER}.mlp.{name}_proj": LINEAR for name in ("gate", "up", "down")},
-    f"{LAYER}.mlp.act_fn": "transformers.activations.SiLUActivation or "
-    "torch.nn.modules.activation.SiLU",
+    **{f"{LAYER}.mlp.{name}_proj": LINEAR for name in ("gate", "up", "down", "gate_up")},
+    **{f"{LAYER}.mlp.{name}_fn": SILU for name in ("act", "activation")},
     f"{LAYER}.input_layernorm": HOME + "RMSNorm",
     f"{LAYER}.post_attention_layernorm": HOME + "RMSNorm",
+    **{f"{LAYER}.resid_{name}_dropout": DROPOUT for name in ("attn", "mlp")},
     "model.norm": HOME + "RMSNorm",
     "model.rotary_emb": HOME + "RotaryEmbedding",
     "lm_head": LINEAR,
@@ -41,8 +50,8 @@ TREE = {
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 FLASH = re.compile(r"flash_attention_\d|[^|]*/.*flash-attn.*")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# Families whose models read config.layer_types; Mistral's window holds for all its layers.
-TYPED = {"qwen2", "qwen3"}
+# Families whose models read config.layer_types, and those whose window holds for all layers.
+TYPED, WINDOWED = {"qwen2", "qwen3"}, {"mistral", "phi3"}
 
 
 def why_not_fused(model: nn.Module) -> str | None:
@@ -95,19 +104,15 @@ def _why_not_config(config: Any, family: str) -> str | None:
     return None
 
 
-def layers_and_windows(model: nn.Module) -> list[tuple[Any, int | None]]:
-    """The decoder's layers, each with the number of keys a query sees, itself included, or None."""
-    config: Any = model.config
-    body: Any = model.model
-    layers = body.layers[: config.num_hidden_layers]
-    family = _family(model)
-    windowed = [family == "mistral"] * len(layers)
+def windows(model: Any) -> list[int | None]:
+    """How many tokens a query sees in each layer, itself included; None: all before it."""
+    config, family = model.config, _family(model)
+    kinds: Any = ["full_attention"] * config.num_hidden_layers
     if family in TYPED:
-        windowed = [kind == "sliding_attention" for kind in config.layer_types]
-    return [
-        (layer, config.sliding_window if has_window else None)
-        for layer, has_window in zip(layers, windowed, strict=False)
-    ]
+        kinds = config.layer_types
+    elif family in WINDOWED:
+        kinds = ["sliding_attention"] * config.num_hidden_layers
+    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
 
 
 def _family(model: nn.Module) -> str:

@@ -1,9 +1,9 @@
-"""The fused engine's forward pass: Llama, Qwen2, Qwen3 and Mistral decoders, layer by layer.
+"""The fused engine's forward pass through a decoder, layer by layer.
 
 On the model's own weights, without autograd. A layer keeps two residuals, two norms' scales,
 queries, keys, values, the attention's output and statistics, gate and up (and queries and keys
-before their norms, in Qwen3); nothing else. Rows that predict no answer token leave the last layer
-after its keys and values.
+before their norms, if heads have norms); nothing else. Rows that predict no answer token leave the
+last layer after its keys and values.
 Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``D`` hidden size, ``E`` head size,
 ``V`` vocabulary.
 """
@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from segattr.engine import ops
 from segattr.engine.attention import BandedAttention, FlashAttention, SdpaAttention
-from segattr.engine.decoder import FLASH, layers_and_windows
+from segattr.engine.decoder import FLASH
 from segattr.engine.ends import PathEnds
+from segattr.engine.layers import Decoder, Layer, Norm, Projection
 from segattr.engine.reference import compute_dtype
 
 # cuDNN builds a plan for every new length: on a GPU, lengths are rounded up to multiples of this.
@@ -71,15 +72,14 @@ class Forward:
         )
         self.target_ids = ends.target_ids.to(self.inputs.device)
         self.ops: Any = ops.choose(backend, self.inputs)
-        self.body: Any = model.model
-        self.output: Any = model.lm_head
-        self.layers = layers_and_windows(model)
-        self.has_head_norms = hasattr(self.layers[0][0].self_attn, "q_norm")
+        decoder = Decoder.of(model)
+        self.layers, self.norm, self.output = decoder.layers, decoder.norm, decoder.head
+        self.has_head_norms = self.layers[0].query_norm is not None
         positions = torch.arange(last, device=self.inputs.device)[None]
         self.cos, self.sin = (
             F.pad(table[0], (0, 0, 0, padding))
-            for table in self.body.rotary_emb(ends.inputs, positions)
-        )  # [T, E]
+            for table in model.model.rotary_emb(ends.inputs, positions)
+        )  # [T, E], or fewer than E where only a part of each head is rotated
 
     def rows(self, index: int) -> slice:
         """The rows of this layer's queries and MLP."""
@@ -87,26 +87,25 @@ class Forward:
 
     def layer(self, index: int, hidden: Tensor, delta: Tensor | None) -> Saved:
         """A decoder layer up to its gate and up projections; ``hidden + delta`` comes in."""
-        layer, _ = self.layers[index]
-        normed, hidden, rstd = self._norm(layer.input_layernorm, hidden, delta)
+        layer = self.layers[index]
+        normed, hidden, rstd = self._norm(layer.attention_norm, hidden, delta)
         unrotated, attention = self._attend(index, normed)
         del normed
-        output = linear(layer.self_attn.o_proj, attention.output.flatten(2))
+        output = F.linear(attention.output.flatten(2), *layer.output)
         normed, middle, middle_rstd = self._norm(
-            layer.post_attention_layernorm, hidden[:, self.rows(index)].contiguous(), output
+            layer.mlp_norm, hidden[:, self.rows(index)].contiguous(), output
         )
-        gate, up = linear(layer.mlp.gate_proj, normed), linear(layer.mlp.up_proj, normed)
+        gate, up = F.linear(normed, *layer.gate), F.linear(normed, *layer.up)
         return Saved(hidden, rstd, unrotated, attention, middle, middle_rstd, gate, up)
 
     def mlp(self, index: int, saved: Saved) -> Tensor:
         """What the layer adds to ``saved.middle``."""
-        layer, _ = self.layers[index]
-        return linear(layer.mlp.down_proj, self.ops.swiglu(saved.gate, saved.up))
+        return F.linear(self.ops.swiglu(saved.gate, saved.up), *self.layers[index].down)
 
     def head(self, hidden: Tensor, delta: Tensor | None) -> Top:
         """The answer rows' log-probabilities of all words."""
-        normed, hidden, rstd = self._norm(self.body.norm, hidden, delta)
-        logits = linear(self.output, normed)
+        normed, hidden, rstd = self._norm(self.norm, hidden, delta)
+        logits = F.linear(normed, *self.output)
         logprobs = logits.to(compute_dtype(logits.dtype)).log_softmax(-1)
         return Top(hidden, rstd, logprobs, logits.dtype)
 
@@ -117,59 +116,58 @@ class Forward:
     def _attend(
         self, index: int, normed: Tensor
     ) -> tuple[tuple[Tensor, Tensor], SdpaAttention | BandedAttention]:
-        layer, window = self.layers[index]
-        module, rows = layer.self_attn, self.rows(index)
-        heads = (-1, module.head_dim)
+        layer, rows = self.layers[index], self.rows(index)
+        heads = (-1, layer.head_size)
         queries, keys, values = (
-            linear(projection, source).unflatten(-1, heads)
+            F.linear(source, *projection).unflatten(-1, heads)
             for projection, source in (
-                (module.q_proj, normed[:, rows]),
-                (module.k_proj, normed),
-                (module.v_proj, normed),
+                (layer.queries, normed[:, rows]),
+                (layer.keys, normed),
+                (layer.values, normed),
             )
         )
         rotated = (
-            self.ops.rope(queries, self.cos[rows], self.sin[rows], *head_norm(module, "q_norm")),
-            self.ops.rope(keys, self.cos, self.sin, *head_norm(module, "k_norm")),
+            self._rotate(queries, self.cos[rows], self.sin[rows], layer.query_norm),
+            self._rotate(keys, self.cos, self.sin, layer.key_norm),
         )
-        arguments = (*rotated, values, module.scaling)
-        length = keys.shape[1]
-        window = window if window is not None and window < length else None
-        attention: SdpaAttention | BandedAttention
+        return (queries, keys), self._softmax(layer, rows, *rotated, values)
+
+    def _rotate(self, heads: Tensor, cos: Tensor, sin: Tensor, norm: Norm | None) -> Tensor:
+        if (size := cos.shape[-1]) == heads.shape[-1]:
+            rotated: Tensor = self.ops.rope(heads, cos, sin, *(norm or ()))
+            return rotated
+        # Phi-4-mini rotates a part of each head, and has no norms of heads.
+        heads[..., :size] = self.ops.rope(heads[..., :size].contiguous(), cos, sin)
+        return heads
+
+    def _softmax(
+        self, layer: Layer, rows: slice, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> SdpaAttention | BandedAttention:
+        arguments = (queries, keys, values, layer.scale)
+        window = layer.window
+        if window is not None and window >= keys.shape[1]:
+            window = None
         if rows != slice(None):
-            attention = BandedAttention(*arguments, self.answer_rows.start, window)
-        elif FLASH.fullmatch(module.config._attn_implementation):
-            attention = FlashAttention(*arguments, module, window)
-        elif window is not None:
-            attention = BandedAttention(*arguments, 0, window)
-        else:
-            attention = SdpaAttention(*arguments)
-        return (queries, keys), attention
+            return BandedAttention(*arguments, self.answer_rows.start, window)
+        if FLASH.fullmatch(layer.attention.config._attn_implementation):
+            return FlashAttention(*arguments, layer.attention, window)
+        if window is not None:
+            return BandedAttention(*arguments, 0, window)
+        return SdpaAttention(*arguments)
 
-    def _norm(self, norm: Any, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, ...]:
-        return self.ops.rms_norm(hidden, norm.weight, norm.variance_epsilon, delta)
+    def _norm(self, norm: Norm, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, ...]:
+        return self.ops.rms_norm(hidden, *norm, delta)
 
 
-def head_norm(module: Any, name: str) -> tuple[()] | tuple[Tensor, float]:
-    """Weight and eps of a norm over each head, if the attention has it."""
-    norm = getattr(module, name, None)
-    return () if norm is None else (norm.weight, norm.variance_epsilon)
-
-
-def linear(module: nn.Linear, inputs: Tensor) -> Tensor:
-    """The projection of some rows."""
-    return F.linear(inputs, module.weight, module.bias)
-
-
-def input_gradient(*parts: tuple[Tensor, nn.Linear]) -> Tensor:
+def input_gradient(*parts: tuple[Tensor, Projection]) -> Tensor:
     """The sum of ``grad @ weight`` over projections of one input: its gradient."""
-    (grad, module), *others = parts
-    total = grad @ module.weight
-    for other, projection in others:
-        add_input_gradient(total, other, projection)
+    (grad, projection), *others = parts
+    total = grad @ projection.weight
+    for part in others:
+        add_input_gradient(total, *part)
     return total
 
 
-def add_input_gradient(total: Tensor, grad: Tensor, module: nn.Linear) -> None:
+def add_input_gradient(total: Tensor, grad: Tensor, projection: Projection) -> None:
     """Add ``grad @ weight`` to ``total``, without a temporary."""
-    total.flatten(0, 1).addmm_(grad.flatten(0, 1), module.weight)
+    total.flatten(0, 1).addmm_(grad.flatten(0, 1), projection.weight)

@@ -130,7 +130,7 @@ def layer_bytes(sizes: Sizes, itemsize: int, has_head_norms: bool) -> int:
     Args:
         sizes: The model's sizes.
         itemsize: Bytes of one number of an activation.
-        has_head_norms: Whether queries and keys have norms of their own (Qwen3).
+        has_head_norms: Whether queries and keys have norms of their own.
     """
     norms = 2 * itemsize * sizes.hidden + 2 * max(itemsize, 4)
     heads = itemsize * (sizes.queries + sizes.keys)

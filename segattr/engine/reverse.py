@@ -8,18 +8,11 @@ head size, ``V`` vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from torch import Tensor
 
-from segattr.engine.forward import (
-    Forward,
-    Saved,
-    Top,
-    add_input_gradient,
-    head_norm,
-    input_gradient,
-)
+from segattr.engine.forward import Forward, Saved, Top, add_input_gradient, input_gradient
+from segattr.engine.layers import Norm
 
 
 class Reverse(ABC):
@@ -37,42 +30,48 @@ class Reverse(ABC):
         """From F to the last layer's output: ``[K, A, D]``; the log-probabilities are used up."""
         grad = self._log_softmax(top).to(top.dtype)
         grad = input_gradient((grad, self.forward.output))
-        return self._norm(grad, self.forward.body.norm, top.hidden, top.rstd)
+        return self._norm(grad, self.forward.norm, top.hidden, top.rstd)
 
     def layer(self, index: int, saved: Saved, grad: Tensor) -> Tensor:
         """From a layer's output to its input."""
-        layer, _ = self.forward.layers[index]
-        mlp, module, rows = layer.mlp, layer.self_attn, self.forward.rows(index)
-        to_gate, to_up = self._swiglu(input_gradient((grad, mlp.down_proj)), saved)
-        to_normed = input_gradient((to_gate, mlp.gate_proj), (to_up, mlp.up_proj))
+        layer, rows = self.forward.layers[index], self.forward.rows(index)
+        to_gate, to_up = self._swiglu(input_gradient((grad, layer.down)), saved)
+        to_normed = input_gradient((to_gate, layer.gate), (to_up, layer.up))
         del to_gate, to_up
-        norm = layer.post_attention_layernorm
-        grad = self._norm(to_normed, norm, saved.middle, saved.middle_rstd, grad)
+        grad = self._norm(to_normed, layer.mlp_norm, saved.middle, saved.middle_rstd, grad)
         to_queries, to_keys, to_values = self._attend(index, saved, grad)
-        to_normed = input_gradient((to_keys, module.k_proj), (to_values, module.v_proj))
-        norm = layer.input_layernorm
+        to_normed = input_gradient((to_keys, layer.keys), (to_values, layer.values))
+        norm = layer.attention_norm
         if rows == slice(None):
             # In place: a third gradient as wide as the residual stream would be the peak here.
-            add_input_gradient(to_normed, to_queries, module.q_proj)
+            add_input_gradient(to_normed, to_queries, layer.queries)
             return self._norm(to_normed, norm, saved.hidden, saved.rstd, grad)
         # The last layer: only the answer's rows have queries and a residual that goes on.
-        to_normed[:, rows] += input_gradient((to_queries, module.q_proj))
+        to_normed[:, rows] += input_gradient((to_queries, layer.queries))
         result = self._norm(to_normed, norm, saved.hidden, saved.rstd)
         result[:, rows] += grad
         return result
 
     def _attend(self, index: int, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         """From the attention's result to its three projections."""
-        module, rows = self.forward.layers[index][0].self_attn, self.forward.rows(index)
+        layer, rows = self.forward.layers[index], self.forward.rows(index)
         cos, sin = self.forward.cos, self.forward.sin
-        to_output = input_gradient((grad, module.o_proj)).unflatten(-1, (-1, module.head_dim))
+        to_output = input_gradient((grad, layer.output)).unflatten(-1, (-1, layer.head_size))
         to_queries, to_keys, to_values = self._attention(saved, to_output)
         queries, keys = saved.unrotated
-        to_queries = self._rope(
-            to_queries, cos[rows], sin[rows], queries, *head_norm(module, "q_norm")
-        )
-        to_keys = self._rope(to_keys, cos, sin, keys, *head_norm(module, "k_norm"))
+        to_queries = self._rotation(to_queries, cos[rows], sin[rows], queries, layer.query_norm)
+        to_keys = self._rotation(to_keys, cos, sin, keys, layer.key_norm)
         return to_queries.flatten(2), to_keys.flatten(2), to_values.flatten(2)
+
+    def _rotation(
+        self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
+    ) -> Tensor:
+        """From rotated heads, or heads rotated in part, to the projection."""
+        if (size := cos.shape[-1]) == grad.shape[-1]:
+            return self._rope(grad, cos, sin, heads, norm)
+        grad = grad.contiguous()
+        grad[..., :size] = self.ops.rope_backward(grad[..., :size], cos, sin)
+        return grad
 
     @abstractmethod
     def _log_softmax(self, top: Top) -> Tensor:
@@ -80,7 +79,7 @@ class Reverse(ABC):
 
     @abstractmethod
     def _norm(
-        self, grad: Tensor, norm: Any, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
+        self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
         """From a norm's output to its input, plus what flows past it."""
 
@@ -94,12 +93,7 @@ class Reverse(ABC):
 
     @abstractmethod
     def _rope(
-        self,
-        grad: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        heads: Tensor,
-        *norm: Any,
+        self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
     ) -> Tensor:
         """From rotated heads to the projection, through their norm if there is one."""
 
@@ -113,7 +107,7 @@ class Gradients(Reverse):
         return top.logprobs.exp_().neg_().scatter_(-1, targets, 1 - of_targets.exp())
 
     def _norm(
-        self, grad: Tensor, norm: Any, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
+        self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
         return self.ops.rms_norm_backward(grad, hidden, norm.weight, rstd, residual)
 
@@ -123,5 +117,7 @@ class Gradients(Reverse):
     def _attention(self, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         return saved.attention.backward(grad)
 
-    def _rope(self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, *norm: Any) -> Tensor:
-        return self.ops.rope_backward(grad, cos, sin, heads, *norm)
+    def _rope(
+        self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
+    ) -> Tensor:
+        return self.ops.rope_backward(grad, cos, sin, heads, *(norm or ()))

@@ -12,11 +12,10 @@ Axes: ``P`` pieces between ``P + 1`` points, ``T`` tokens.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from segattr.engine.forward import Forward, Saved, Top
+from segattr.engine.layers import Norm
 from segattr.engine.reference import log_softmax_secant
 from segattr.engine.reverse import Reverse
 
@@ -40,9 +39,9 @@ class Secants(Reverse):
         return weights.scatter_add_(-1, targets, weights.new_ones(()).expand(targets.shape))
 
     def _norm(
-        self, grad: Tensor, norm: Any, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
+        self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
-        return self.ops.rms_norm_secant(grad, hidden, norm.weight, norm.variance_epsilon, residual)
+        return self.ops.rms_norm_secant(grad, hidden, *norm, residual)
 
     def _swiglu(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
         return self.ops.swiglu_secant(grad, saved.gate, saved.up)
@@ -58,6 +57,8 @@ class Secants(Reverse):
             self.split,
         )
 
-    def _rope(self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, *norm: Any) -> Tensor:
+    def _rope(
+        self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
+    ) -> Tensor:
         grad = self.ops.rope_backward(grad, cos, sin)
         return self.ops.rms_norm_secant(grad, heads, *norm) if norm else grad

@@ -96,7 +96,7 @@ def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
 @pytest.mark.parametrize("name", ["gemma", "gpt2", "qwen3-moe", "mixtral"])
 def test_other_models_go_to_autograd(name):
     model = make_model(name)
-    assert "not a transformers Llama, Qwen2, Qwen3, Mistral" in why_not_fused(model)
+    assert "not a transformers Llama, Qwen2, Qwen3, Mistral, Phi3" in why_not_fused(model)
     with pytest.raises(ValueError, match="Pass engine='auto'"):
         FastIG(model, engine="fused")
 

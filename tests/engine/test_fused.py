@@ -65,7 +65,7 @@ def test_equals_transformers_with_its_float32_norms(name, trace):
     assert_equals_autograd(make_variant(name), trace, 1e-6)
 
 
-@pytest.mark.parametrize("name", ["qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.parametrize("name", ["qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope"])
 @pytest.mark.usefixtures("exact_norms")
 class TestShapes:
     @pytest.mark.parametrize("num_targets", [1, 2, 17])
@@ -106,12 +106,27 @@ class TestShapes:
 
 
 @pytest.mark.usefixtures("exact_norms")
-def test_rope_that_depends_on_the_length_does_not_see_the_padding(trace, monkeypatch):
-    """Dynamic scaling changes the frequencies once a sequence is longer than the model's own."""
-    monkeypatch.setattr(forward, "BUCKET", {"cpu": 128})
-    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    model = make_model("llama", rope_scaling=scaling, max_position_embeddings=40)
-    assert_equals_autograd(model, trace, EXACT)
+class TestRopeThatDependsOnTheLength:
+    """The frequencies change once a sequence is longer than what the model was trained on."""
+
+    def test_dynamic_scaling_does_not_see_the_padding(self, trace, monkeypatch):
+        monkeypatch.setattr(forward, "BUCKET", {"cpu": 128})
+        scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+        model = make_model("llama", rope_scaling=scaling, max_position_embeddings=40)
+        assert_equals_autograd(model, trace, EXACT)
+
+    def test_longrope_does_not_see_the_padding(self, trace, monkeypatch):
+        expected = assert_equals_autograd(make_variant("phi3-short-rope"), trace, EXACT)
+        monkeypatch.setattr(forward, "BUCKET", {"cpu": 128})
+        got = assert_equals_autograd(make_variant("phi3-short-rope"), trace, EXACT)
+        assert_close(got.token_scores, expected.token_scores, EXACT)
+
+    def test_longrope_has_the_factors_of_the_trace_at_hand(self, trace):
+        """A long trace, then a short one, then the long one again."""
+        model = make_variant("phi3-long-rope")
+        short = EncodedTrace(trace.input_ids[:16], (0, 5), [(5, 12)], (13, 15))
+        first, _, last = (assert_equals_autograd(model, t, EXACT) for t in (trace, short, trace))
+        assert torch.equal(first.token_scores, last.token_scores)
 
 
 def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, float]:
@@ -135,10 +150,10 @@ def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, f
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.slow(reason="16 traces of four models, three times")
+@pytest.mark.slow(reason="16 traces of five models, three times")
 def test_low_precision_is_no_worse_than_transformers(dtype):
     """Both engines round the path and sum over it alike, so this is the decoder's own error."""
-    names = ["llama", "qwen2-tied", "qwen3", "mistral-window"]
+    names = ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope"]
     # Head size 64 has a fused attention on a GPU, too.
     errors = [mean_errors(name, dtype, head_dim=64 if DEVICE == "cuda" else 8) for name in names]
     for name, error in zip(names, errors, strict=True):
@@ -146,7 +161,9 @@ def test_low_precision_is_no_worse_than_transformers(dtype):
     assert sum(e["fused"] for e in errors) <= sum(e["autograd"] for e in errors)
 
 
-@pytest.mark.parametrize("name", ["llama-biases", "qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.parametrize(
+    "name", ["llama-biases", "qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope"]
+)
 @pytest.mark.usefixtures("exact_norms")
 def test_kernels_in_the_engine(name):
     """On the GPU or in Triton's interpreter, which is slow: a short trace, two layers."""
@@ -269,7 +286,7 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     assert set(windows) == {16}
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window"])
+@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     """Every storage that lives between forward and backward, without the last layer's rows."""
@@ -339,6 +356,15 @@ def test_the_model_is_untouched(trace):
         assert parameter.requires_grad
         assert parameter.grad is None
         assert torch.equal(parameter, before[name])
+
+
+def test_dropout_of_a_model_in_training_is_off(trace):
+    models = [make_variant("phi3", resid_pdrop=dropout) for dropout in (0.0, 0.5)]
+    expected, got = (
+        FastIG(model, rule="midpoint", steps=2, engine="fused").attribute(trace).token_scores
+        for model in (models[0], models[1].train())
+    )
+    assert torch.equal(got, expected)
 
 
 def number_of_tensors() -> int:

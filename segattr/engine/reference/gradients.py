@@ -131,7 +131,7 @@ def rope(
         heads: Contiguous, ``[K, T, H, E]``.
         cos: Same dtype, ``[T, E]``.
         sin: In the shape of ``cos``.
-        weight: Weight of the norm over each head (Qwen3), ``[E]``.
+        weight: Weight of the norm over each head, if there is one, ``[E]``.
         eps: Added to that norm's mean square.
 
     Returns:
