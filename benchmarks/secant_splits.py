@@ -140,7 +140,7 @@ class Chord(Sdpa):
     def _norm(
         self, grad: Tensor, norm: Any, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
-        result = self._normed(grad, hidden, norm.weight, norm.variance_epsilon)
+        result = self._normed(grad, hidden, *norm)
         return result if residual is None else result + residual
 
     def _normed(self, grad: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -153,7 +153,7 @@ class Chord(Sdpa):
         states = [saved.gate, saved.up]
         return tuple(self._chord(lambda g, u: F.silu(g) * u, states, grad, own=grad.ndim))
 
-    def _rope(self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, *norm: Any) -> Tensor:
+    def _rope(self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Any) -> Tensor:
         grad = self.ops.rope_backward(grad, cos, sin)
         return self._normed(grad, heads, *norm) if norm else grad
 
