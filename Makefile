@@ -56,6 +56,7 @@ bench: .venv/test
 	.venv/bin/python -m pytest tests/engine
 	.venv/bin/python -m pytest benchmarks/bench_engines.py --results=benchmarks/results/$(RESULTS).json $(BENCH)
 	.venv/bin/python -m pytest benchmarks/bench_ops.py --results=benchmarks/results/$(RESULTS)-ops.json $(BENCH)
+	.venv/bin/python -m pytest benchmarks/bench_secant.py --results=benchmarks/results/$(RESULTS)-secant.json $(BENCH)
 	.venv/bin/python -m pytest benchmarks/bench_rules.py --results=benchmarks/results/$(RESULTS)-rules.json $(BENCH)
 	.venv/bin/python benchmarks/table.py
 

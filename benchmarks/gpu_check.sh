@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with CUDA: what the machine can do, the tests of kernels and engines, then the
-# measurements of both and of rule="auto", in 10 minutes.
+# measurements of both, of rule="secant" and of rule="auto", in 10 minutes.
 #
 #   benchmarks/gpu_check.sh [FOLDER]     results go there (benchmarks/results); a short table last
 #
@@ -37,13 +37,14 @@ workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 8) # hundreds of kernels to compile
 part gpu-tests 110 "$python" -m pytest -q "${workers[@]}" --override-ini filterwarnings=default \
     tests/engine --ignore tests/engine/test_every_architecture.py # two hundred models, on a CPU
-bench gpu-7B 170 bench_engines.py --suite gpu-quick --repeats 1 \
+bench gpu-7B 150 bench_engines.py --suite gpu-quick --repeats 1 \
     -k "7B and not hand and not torch"
-bench gpu-1.5B 140 bench_engines.py --suite gpu-quick --repeats 2 -k "1.5B"
+bench gpu-1.5B 115 bench_engines.py --suite gpu-quick --repeats 2 -k "1.5B"
 bench gpu-ops 60 bench_ops.py --repeats 2
+bench gpu-secant 45 bench_secant.py --repeats 1
 bench gpu-rules 45 bench_rules.py --suite gpu-quick --repeats 1 -k "reasoning and not linspace"
 
-for name in gpu-machine gpu-ops gpu-1.5B gpu-7B gpu-rules; do
+for name in gpu-machine gpu-ops gpu-1.5B gpu-7B gpu-secant gpu-rules; do
     [ -f "$out/$name.json" ] && "$python" benchmarks/table.py "$out/$name.json"
 done
 [ "$out" = benchmarks/results ] && "$python" benchmarks/table.py # the README's tables
