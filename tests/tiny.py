@@ -86,7 +86,7 @@ MODELS = {name: kind for name, kind in MODELS.items() if hasattr(transformers, k
 # What the fused engine runs: grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3),
 # tied heads, sliding windows in all layers (Mistral) and in some (Qwen2), MLP and output biases
 # (Llama), merged projections (Phi-3), heads rotated in part, by factors that depend on the length
-# (Phi-4-mini): 34 tokens are long here.
+# (Phi-4-mini): 34 tokens are long here, four norms, GELU and two ropes (Gemma3).
 VARIANTS = {
     "llama": ("llama", {}),
     "llama-tied": ("llama-tied", {}),
@@ -111,6 +111,12 @@ VARIANTS = {
     "phi3-partial-rope": ("phi3", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "phi3-short-rope": ("phi3", {**LONGROPE, "original_max_position_embeddings": 40}),
     "phi3-long-rope": ("phi3", {**LONGROPE, "original_max_position_embeddings": 20}),
+    "gemma3": ("gemma3", {**SLIDING_AND_FULL, "query_pre_attn_scalar": 5}),
+    "gemma3-window": ("gemma3", {"attention_bias": True, "tie_word_embeddings": False}),
+    "gemma3-scaled-rope": (
+        "gemma3",
+        {**SLIDING_AND_FULL, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ),
     "one-layer": ("qwen2", {"num_hidden_layers": 1}),
     # What transformers' forward does not read must not matter: types of Mistral's layers, a window
     # of Llama's.
@@ -136,7 +142,7 @@ def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object)
 
 def make_variant(name: str, dtype: torch.dtype = torch.float64, **changes: object):
     base, settings = VARIANTS[name]
-    model = make_model(base, dtype, **settings, **changes)
+    model = make_model(base, dtype, **{**settings, **changes})
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases start as zeros and norms as ones: useless here
         if parameter.ndim == 1:
@@ -238,7 +244,9 @@ def exact_norm(of: type):
 
     def forward(self, hidden: Tensor) -> Tensor:
         mean_square = hidden.pow(2).mean(-1, keepdim=True)
-        return self.weight * (hidden * torch.rsqrt(mean_square + self.variance_epsilon))
+        plain = hasattr(self, "variance_epsilon")  # Gemma adds 1 to its weights
+        weight, eps = (self.weight, self.variance_epsilon) if plain else (1 + self.weight, self.eps)
+        return weight * (hidden * torch.rsqrt(mean_square + eps))
 
     forward.__module__ = of.__module__  # the fused engine refuses a forward from elsewhere
     return forward

@@ -19,7 +19,10 @@ FAMILIES = {
     "qwen3": "Qwen3",
     "mistral": "Mistral",
     "phi3": "Phi3",
+    "gemma3": "Gemma3",
 }
+# Those whose ops have no kernels.
+GEMMA = {"gemma3"}
 # Place in the tree -> class; {0} is the family's folder in transformers, {1} its prefix.
 HOME = "transformers.models.{0}.modeling_{0}.{1}"
 LINEAR = "torch.nn.modules.linear.Linear"
@@ -47,22 +50,33 @@ TREE = {
     "model.rotary_emb": HOME + "RotaryEmbedding",
     "lm_head": LINEAR,
 }
+# What differs in Gemma. In transformers 4, Gemma3 has a module for each of its two ropes.
+GEMMA_TREE = {
+    **TREE,
+    "model": f"{HOME}Model or {HOME}TextModel",
+    "model.embed_tokens": HOME + "TextScaledWordEmbedding",
+    f"{LAYER}.mlp.act_fn": "transformers.activations.GELUTanh",
+    f"{LAYER}.pre_feedforward_layernorm": HOME + "RMSNorm",
+    f"{LAYER}.post_feedforward_layernorm": HOME + "RMSNorm",
+    "model.rotary_emb_local": HOME + "RotaryEmbedding",
+}
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 FLASH = re.compile(r"flash_attention_\d|[^|]*/.*flash-attn.*")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Families whose models read config.layer_types, and those whose window holds for all layers.
-TYPED, WINDOWED = {"qwen2", "qwen3"}, {"mistral", "phi3"}
+TYPED, WINDOWED = {"qwen2", "qwen3", *GEMMA}, {"mistral", "phi3"}
 
 
 def why_not_fused(model: nn.Module) -> str | None:
     """Say why the fused engine cannot run this model as it is now; None if it can."""
-    family = _family(model)
+    family = family_of(model)
     if family not in FAMILIES:
         known = ", ".join(FAMILIES.values())
         return f"it is a {type(model).__name__}, not a transformers {known}"
+    tree = GEMMA_TREE if family in GEMMA else TREE
     for name, module in model.named_modules():
         place = re.sub(r"\d+", "*", name)
-        expected = TREE.get(place, "nothing").format(family, FAMILIES[family])
+        expected = tree.get(place, "nothing").format(family, FAMILIES[family])
         if reason := _why_not_plain(module, expected):
             return f"its module {name or 'itself'!r} {reason}"
     return _why_not_weights(model) or _why_not_config(model.config, family)
@@ -101,19 +115,22 @@ def _why_not_config(config: Any, family: str) -> str | None:
         return f"its attention implementation is {attention!r}"
     if family in TYPED and (other := set(config.layer_types) - LAYER_TYPES):
         return f"it has layers of type {', '.join(sorted(other))}"
+    if family in GEMMA and getattr(config, "use_bidirectional_attention", False):
+        return "its tokens see those after them"
+    if family in GEMMA and config.final_logit_softcapping is not None:
+        return "it caps its logits"
     return None
 
 
-def windows(model: Any) -> list[int | None]:
-    """How many tokens a query sees in each layer, itself included; None: all before it."""
-    config, family = model.config, _family(model)
-    kinds: Any = ["full_attention"] * config.num_hidden_layers
+def layer_types(model: Any) -> list[str]:
+    """Which of `LAYER_TYPES` each layer is, as the model's forward has it."""
+    config, family = model.config, family_of(model)
     if family in TYPED:
-        kinds = config.layer_types
-    elif family in WINDOWED:
-        kinds = ["sliding_attention"] * config.num_hidden_layers
-    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+        return list(config.layer_types)
+    kind = "sliding_attention" if family in WINDOWED else "full_attention"
+    return [kind] * config.num_hidden_layers
 
 
-def _family(model: nn.Module) -> str:
+def family_of(model: nn.Module) -> str:
+    """Its folder in transformers."""
     return type(model).__module__.rpartition("modeling_")[2]

@@ -1,9 +1,9 @@
 """The fused engine's forward pass through a decoder, layer by layer.
 
 On the model's own weights, without autograd. A layer keeps two residuals, two norms' scales,
-queries, keys, values, the attention's output and statistics, gate and up (and queries and keys
-before their norms, if heads have norms); nothing else. Rows that predict no answer token leave the
-last layer after its keys and values.
+queries, keys, values, the attention's output and statistics, gate and up (and what goes into norms
+of heads and of what attention and MLP add, if there are any); nothing else. Rows that predict no
+answer token leave the last layer after its keys and values.
 Axes: ``K`` path points, ``T`` tokens, ``A`` answer tokens, ``D`` hidden size, ``E`` head size,
 ``V`` vocabulary.
 """
@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segattr.engine import ops
+from segattr.engine import ops, reference
 from segattr.engine.attention import BandedAttention, FlashAttention, SdpaAttention
 from segattr.engine.decoder import FLASH
 from segattr.engine.ends import PathEnds
-from segattr.engine.layers import Decoder, Layer, Norm, Projection
+from segattr.engine.layers import Decoder, Layer, Norm, Projection, rope_tables
 from segattr.engine.reference import compute_dtype
 
 # cuDNN builds a plan for every new length: on a GPU, lengths are rounded up to multiples of this.
@@ -40,6 +40,9 @@ class Saved:
     middle_rstd: Tensor
     gate: Tensor
     up: Tensor
+    # What attention and MLP add, before a norm of it, and the norm's scale.
+    post_attention: tuple[Tensor, Tensor] | None
+    post_mlp: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
@@ -71,15 +74,16 @@ class Forward:
             F.pad(rows, (0, 0, 0, padding)) for rows in (ends.inputs, ends.baseline)
         )
         self.target_ids = ends.target_ids.to(self.inputs.device)
-        self.ops: Any = ops.choose(backend, self.inputs)
         decoder = Decoder.of(model)
+        self.ops: Any = ops.choose(backend, self.inputs)
+        if not decoder.has_kernels:
+            self.ops = _torch_ops(model, backend)
         self.layers, self.norm, self.output = decoder.layers, decoder.norm, decoder.head
-        self.has_head_norms = self.layers[0].query_norm is not None
         positions = torch.arange(last, device=self.inputs.device)[None]
-        self.cos, self.sin = (
-            F.pad(table[0], (0, 0, 0, padding))
-            for table in model.model.rotary_emb(ends.inputs, positions)
-        )  # [T, E], or fewer than E where only a part of each head is rotated
+        self.rotations = {
+            kind: tuple(F.pad(table[0], (0, 0, 0, padding)) for table in tables)  # [T, E]
+            for kind, tables in rope_tables(model, ends.inputs, positions).items()
+        }
 
     def rows(self, index: int) -> slice:
         """The rows of this layer's queries and MLP."""
@@ -92,15 +96,29 @@ class Forward:
         unrotated, attention = self._attend(index, normed)
         del normed
         output = F.linear(attention.output.flatten(2), *layer.output)
+        output, post_attention = self._post(layer.post_attention_norm, output)
         normed, middle, middle_rstd = self._norm(
             layer.mlp_norm, hidden[:, self.rows(index)].contiguous(), output
         )
         gate, up = F.linear(normed, *layer.gate), F.linear(normed, *layer.up)
-        return Saved(hidden, rstd, unrotated, attention, middle, middle_rstd, gate, up)
+        return Saved(
+            hidden, rstd, unrotated, attention, middle, middle_rstd, gate, up, post_attention
+        )
 
     def mlp(self, index: int, saved: Saved) -> Tensor:
         """What the layer adds to ``saved.middle``."""
-        return F.linear(self.ops.swiglu(saved.gate, saved.up), *self.layers[index].down)
+        layer = self.layers[index]
+        gated = self.ops.geglu if layer.gelu else self.ops.swiglu
+        output = F.linear(gated(saved.gate, saved.up), *layer.down)
+        output, saved.post_mlp = self._post(layer.post_mlp_norm, output)
+        return output
+
+    def again(self, index: int, hidden: Tensor) -> Saved:
+        """What the reverse sweep of a layer needs, from the layer's input."""
+        saved = self.layer(index, hidden, None)
+        if self.layers[index].post_mlp_norm is not None:
+            self.mlp(index, saved)
+        return saved
 
     def head(self, hidden: Tensor, delta: Tensor | None) -> Top:
         """The answer rows' log-probabilities of all words."""
@@ -117,7 +135,7 @@ class Forward:
         self, index: int, normed: Tensor
     ) -> tuple[tuple[Tensor, Tensor], SdpaAttention | BandedAttention]:
         layer, rows = self.layers[index], self.rows(index)
-        heads = (-1, layer.head_size)
+        heads, (cos, sin) = (-1, layer.head_size), self.rotations[layer.kind]
         queries, keys, values = (
             F.linear(source, *projection).unflatten(-1, heads)
             for projection, source in (
@@ -127,8 +145,8 @@ class Forward:
             )
         )
         rotated = (
-            self._rotate(queries, self.cos[rows], self.sin[rows], layer.query_norm),
-            self._rotate(keys, self.cos, self.sin, layer.key_norm),
+            self._rotate(queries, cos[rows], sin[rows], layer.query_norm),
+            self._rotate(keys, cos, sin, layer.key_norm),
         )
         return (queries, keys), self._softmax(layer, rows, *rotated, values)
 
@@ -157,6 +175,25 @@ class Forward:
 
     def _norm(self, norm: Norm, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, ...]:
         return self.ops.rms_norm(hidden, *norm, delta)
+
+    def _post(
+        self, norm: Norm | None, output: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """What a part of a layer adds to the residual stream, and what its norm must keep."""
+        if norm is None:
+            return output, None
+        normed, _, rstd = self.ops.rms_norm(output, *norm)
+        return normed, (output, rstd)
+
+
+def _torch_ops(model: Any, backend: str) -> Any:
+    """Gemma's ops, which run in torch on a GPU, too."""
+    if backend == "triton":
+        raise ValueError(
+            "backend='triton' must have kernels for the model's ops, got a "
+            f"{type(model).__name__}, whose ops run in torch. Pass backend='auto'."
+        )
+    return reference
 
 
 def input_gradient(*parts: tuple[Tensor, Projection]) -> Tensor:

@@ -87,7 +87,9 @@ class FusedEngine:
     def bytes_per_point(self, recompute: bool) -> float:
         """Return the estimated peak bytes of one path point, with or without recomputed layers."""
         itemsize, num_targets = self.dtype.itemsize, len(self.forward.target_ids)
-        layer = layer_bytes(self.sizes, itemsize, self.forward.has_head_norms)
+        first = self.forward.layers[0]
+        head_norms, post_norms = first.query_norm is not None, first.post_mlp_norm is not None
+        layer = layer_bytes(self.sizes, itemsize, head_norms, post_norms)
         return bytes_per_point(self.sizes, layer, itemsize, self.num_tokens, num_targets, recompute)
 
     def _points(self, alphas: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ class FusedEngine:
             below = layers.pop()
             index = len(layers)
             if isinstance(below, Tensor):
-                below = forward.layer(index, below, None)
+                below = forward.again(index, below)
             grad = reverse.layer(index, below, grad)
         return logprob, grad
 
@@ -120,19 +122,20 @@ class FusedEngine:
         return head.logprobs.gather(-1, self.forward.targets(head)).sum((1, 2))
 
 
-def layer_bytes(sizes: Sizes, itemsize: int, has_head_norms: bool) -> int:
+def layer_bytes(sizes: Sizes, itemsize: int, head_norms: bool, post_norms: bool) -> int:
     """Return the bytes per token that a layer keeps for its reverse sweep; see `Saved`.
 
     Two residuals, two norms' scales, queries, keys, values and the attention's output and
-    statistics, gate and up, and queries and keys before their norms:
-    tests/engine/test_fused.py measures them.
+    statistics, gate and up, queries and keys before their norms, and what attention and MLP add
+    before norms of it: tests/engine/test_fused.py measures them.
 
     Args:
         sizes: The model's sizes.
         itemsize: Bytes of one number of an activation.
-        has_head_norms: Whether queries and keys have norms of their own.
+        head_norms: Whether queries and keys have norms of their own.
+        post_norms: Whether what attention and MLP add has norms of its own.
     """
-    norms = 2 * itemsize * sizes.hidden + 2 * max(itemsize, 4)
+    norms = (4 if post_norms else 2) * (itemsize * sizes.hidden + max(itemsize, 4))
     heads = itemsize * (sizes.queries + sizes.keys)
     statistics = max(itemsize, 4) * sizes.heads
-    return norms + (3 if has_head_norms else 2) * heads + statistics + 2 * itemsize * sizes.width
+    return norms + (3 if head_norms else 2) * heads + statistics + 2 * itemsize * sizes.width

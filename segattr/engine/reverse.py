@@ -35,7 +35,8 @@ class Reverse(ABC):
     def layer(self, index: int, saved: Saved, grad: Tensor) -> Tensor:
         """From a layer's output to its input."""
         layer, rows = self.forward.layers[index], self.forward.rows(index)
-        to_gate, to_up = self._swiglu(input_gradient((grad, layer.down)), saved)
+        to_down = self._post(layer.post_mlp_norm, saved.post_mlp, grad)
+        to_gate, to_up = self._gated(layer.gelu, input_gradient((to_down, layer.down)), saved)
         to_normed = input_gradient((to_gate, layer.gate), (to_up, layer.up))
         del to_gate, to_up
         grad = self._norm(to_normed, layer.mlp_norm, saved.middle, saved.middle_rstd, grad)
@@ -55,13 +56,20 @@ class Reverse(ABC):
     def _attend(self, index: int, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         """From the attention's result to its three projections."""
         layer, rows = self.forward.layers[index], self.forward.rows(index)
-        cos, sin = self.forward.cos, self.forward.sin
+        cos, sin = self.forward.rotations[layer.kind]
+        grad = self._post(layer.post_attention_norm, saved.post_attention, grad)
         to_output = input_gradient((grad, layer.output)).unflatten(-1, (-1, layer.head_size))
         to_queries, to_keys, to_values = self._attention(saved, to_output)
         queries, keys = saved.unrotated
         to_queries = self._rotation(to_queries, cos[rows], sin[rows], queries, layer.query_norm)
         to_keys = self._rotation(to_keys, cos, sin, keys, layer.key_norm)
         return to_queries.flatten(2), to_keys.flatten(2), to_values.flatten(2)
+
+    def _post(self, norm: Norm | None, kept: tuple[Tensor, Tensor] | None, grad: Tensor) -> Tensor:
+        """From what a part of a layer adds to the residual stream to its last projection."""
+        if norm is None or kept is None:
+            return grad
+        return self._norm(grad.clone(), norm, *kept)
 
     def _rotation(
         self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
@@ -84,8 +92,8 @@ class Reverse(ABC):
         """From a norm's output to its input, plus what flows past it."""
 
     @abstractmethod
-    def _swiglu(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-        """From SwiGLU to gate and up, whose memory may be used."""
+    def _gated(self, gelu: bool, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        """From SwiGLU or GeGLU to gate and up, whose memory may be used."""
 
     @abstractmethod
     def _attention(self, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
@@ -111,8 +119,9 @@ class Gradients(Reverse):
     ) -> Tensor:
         return self.ops.rms_norm_backward(grad, hidden, norm.weight, rstd, residual)
 
-    def _swiglu(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-        return self.ops.swiglu_backward(grad, saved.gate, saved.up)
+    def _gated(self, gelu: bool, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        backward = self.ops.geglu_backward if gelu else self.ops.swiglu_backward
+        return backward(grad, saved.gate, saved.up)
 
     def _attention(self, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         return saved.attention.backward(grad)

@@ -43,8 +43,9 @@ class Secants(Reverse):
     ) -> Tensor:
         return self.ops.rms_norm_secant(grad, hidden, *norm, residual)
 
-    def _swiglu(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-        return self.ops.swiglu_secant(grad, saved.gate, saved.up)
+    def _gated(self, gelu: bool, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        secant = self.ops.geglu_secant if gelu else self.ops.swiglu_secant
+        return secant(grad, saved.gate, saved.up)
 
     def _attention(self, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         attention = saved.attention

@@ -68,10 +68,11 @@ class FastIG:
             only, everything else staying in place; the latter ranks segments better where that is
             known.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
-        engine: ``"fused"`` (Llama, Qwen2, Qwen3, Mistral, Phi-3 and Phi-4 with plain weights),
-            ``"autograd"`` (any causal LM, but not ``rule="secant"``), or ``"auto"``: fused where
-            that runs.
-        backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it.
+        engine: ``"fused"`` (Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 3's text models
+            with plain weights), ``"autograd"`` (any causal LM, but not ``rule="secant"``), or
+            ``"auto"``: fused where that runs.
+        backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it. The
+            fused engine runs Gemma in torch.
         max_memory: Bytes to use beyond the weights; ``None``: most of what is free.
         max_length: Most tokens of a trace; ``None``: the model's context. May be more than that.
         strip_final_answer: Leave the trace's own final statement of the answer out; see `encode`.

@@ -96,13 +96,26 @@ def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
 @pytest.mark.parametrize("name", ["gemma", "gpt2", "qwen3-moe", "mixtral"])
 def test_other_models_go_to_autograd(name):
     model = make_model(name)
-    assert "not a transformers Llama, Qwen2, Qwen3, Mistral, Phi3" in why_not_fused(model)
+    assert "not a transformers Llama, Qwen2, Qwen3, Mistral, Phi3, Gemma3" in why_not_fused(model)
     with pytest.raises(ValueError, match="Pass engine='auto'"):
         FastIG(model, engine="fused")
 
 
 def test_both_of_transformers_silus_are_known():
     assert why_not_fused(make_model("llama", hidden_act="swish")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"use_bidirectional_attention": True}, "see those after them"),
+        ({"final_logit_softcapping": 30.0}, "caps its logits"),
+        ({"hidden_activation": "gelu"}, "act_fn' must be"),
+    ],
+)
+def test_what_gemma_may_be_goes_to_autograd(change, reason):
+    assert why_not_fused(make_model("gemma3")) is None
+    assert reason in why_not_fused(make_model("gemma3", **change))
 
 
 def test_autocast_goes_to_autograd(trace):

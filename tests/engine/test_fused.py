@@ -65,7 +65,9 @@ def test_equals_transformers_with_its_float32_norms(name, trace):
     assert_equals_autograd(make_variant(name), trace, 1e-6)
 
 
-@pytest.mark.parametrize("name", ["qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope"])
+@pytest.mark.parametrize(
+    "name", ["qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope", "gemma3"]
+)
 @pytest.mark.usefixtures("exact_norms")
 class TestShapes:
     @pytest.mark.parametrize("num_targets", [1, 2, 17])
@@ -150,10 +152,10 @@ def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, f
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.slow(reason="16 traces of five models, three times")
+@pytest.mark.slow(reason="16 traces of six models, three times")
 def test_low_precision_is_no_worse_than_transformers(dtype):
     """Both engines round the path and sum over it alike, so this is the decoder's own error."""
-    names = ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope"]
+    names = ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope", "gemma3"]
     # Head size 64 has a fused attention on a GPU, too.
     errors = [mean_errors(name, dtype, head_dim=64 if DEVICE == "cuda" else 8) for name in names]
     for name, error in zip(names, errors, strict=True):
@@ -178,6 +180,15 @@ def test_kernels_in_the_engine(name):
     assert (got.settings["engine"], got.settings["backend"]) == ("fused", "triton")
     assert_close(got.token_scores, expected.token_scores, EXACT)
     assert got.target_logprob == pytest.approx(expected.target_logprob, rel=EXACT)
+
+
+def test_ops_without_kernels_run_in_torch(trace):
+    pytest.importorskip("triton")
+    model = make_variant("gemma3").to(DEVICE)
+    settings = {"rule": "midpoint", "steps": 2, "engine": "fused"}
+    assert FastIG(model, **settings).attribute(trace).settings["backend"] == "torch"
+    with pytest.raises(ValueError, match=r"backend='triton' .* Gemma3ForCausalLM.*backend='auto'"):
+        FastIG(model, backend="triton", **settings).attribute(trace)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="measures the peak memory of CUDA")
@@ -286,12 +297,15 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     assert set(windows) == {16}
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3", "gemma3"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     """Every storage that lives between forward and backward, without the last layer's rows."""
     trace = make_trace()
-    model = make_variant(name, dtype, sliding_window=None)
+    full = {"layer_types": ["full_attention"] * 3} if name == "gemma3" else {"sliding_window": None}
+    model = make_variant(name, dtype, **full)
     ig = FastIG(model, rule="trapezoid", steps=2, engine="fused")
     ig.attribute(trace)  # the first time, it is compared with the model
     saved = []
@@ -310,7 +324,9 @@ def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     monkeypatch.setattr(Gradients, "layer", measure)
     ig.attribute(trace)
     tokens = trace.target[1] - 1
-    estimate = layer_bytes(Sizes.of(model.config), model.dtype.itemsize, name == "qwen3")
+    head_norms, post_norms = name in ("qwen3", "gemma3"), name == "gemma3"
+    sizes_of_it = Sizes.of(model.config)
+    estimate = layer_bytes(sizes_of_it, model.dtype.itemsize, head_norms, post_norms)
     assert sizes == [2 * tokens * estimate] * 2
 
 
@@ -326,6 +342,8 @@ def storages(saved: Saved) -> dict[int, int]:
         add(value)
     attention = saved.attention
     for value in (saved.gate, saved.up, attention.output):
+        add(value)
+    for value in (*(saved.post_attention or ()), *(saved.post_mlp or ())):
         add(value)
     for value in attention.inputs:
         add(value)
@@ -344,7 +362,7 @@ def test_a_7b_model_keeps_three_megabytes_per_token():
     config = Qwen2Config(
         hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4
     )
-    assert 28 * layer_bytes(Sizes.of(config), 2, False) == pytest.approx(2.99e6, rel=0.01)
+    assert 28 * layer_bytes(Sizes.of(config), 2, False, False) == pytest.approx(2.99e6, rel=0.01)
 
 
 def test_the_model_is_untouched(trace):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import is_dataclass
 
 import pytest
@@ -20,6 +19,7 @@ WINDOWS = {
     "mistral-typed": [16, 16, 16],
     "phi3": [None, None, None],
     "phi3-window": [16, 16, 16],
+    "gemma3": [16, 16, None],
 }
 
 
@@ -29,7 +29,11 @@ def tensors(part: object) -> list[Tensor]:
         return [part]
     if is_dataclass(part):
         part = list(vars(part).values())
-    return [one for inside in part for one in tensors(inside)] if isinstance(part, Sequence) else []
+    return (
+        [one for inside in part for one in tensors(inside)]
+        if isinstance(part, list | tuple)
+        else []
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -42,8 +46,9 @@ def test_every_weight_is_read_once_and_none_is_copied(name):
     starts = {one.data_ptr() for one in read}
     assert len(starts) == len(read)
     ends = {weight.data_ptr(): weight.data_ptr() + weight.nbytes for weight in used}
-    for one in read:
-        assert any(start <= one.data_ptr() < end for start, end in ends.items())
+    for one in read:  # but Gemma's norms, to whose weights 1 is added
+        own = any(start <= one.data_ptr() < end for start, end in ends.items())
+        assert own or (one.ndim == 1 and name.startswith("gemma"))
 
 
 @pytest.mark.parametrize("name", WINDOWS)

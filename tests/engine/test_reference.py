@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from segattr.engine.reference import blend, path_dot
+from segattr.engine.reference import blend, geglu, geglu_backward, path_dot, rms_norm
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -58,3 +59,30 @@ def test_path_dot_does_not_touch_its_arguments():
     assert all(
         torch.equal(a, b) for a, b in zip(before, (inputs, baseline, gradients), strict=True)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_norm_with_a_wide_weight_rounds_once(dtype):
+    """As Gemma's, whose result is the exact one's nearest number but for float32's own rounding."""
+    hidden, weight = random(5, 64, dtype=dtype), 1 + random(64, seed=1)
+    normed, total, rstd = rms_norm(hidden, weight, 1e-6)
+    wide = hidden.double()
+    exact = weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    assert normed.dtype == total.dtype == dtype
+    assert rstd.dtype == torch.float32
+    half = torch.finfo(dtype).eps / 2 + 1e-6
+    assert ((normed.double() - exact).abs() <= half * exact.abs()).all()
+    twice, *_ = rms_norm(hidden, weight.to(dtype), 1e-6)
+    assert not ((twice.double() - exact).abs() <= half * exact.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_geglu_and_its_gradients(dtype):
+    gate, up, grad = (3 * random(5, 48, dtype=dtype, seed=seed) for seed in range(3))
+    wide = [part.double().clone().requires_grad_() for part in (gate, up)]
+    exact = F.gelu(wide[0], approximate="tanh") * wide[1]
+    wanted = torch.autograd.grad(exact, wide, grad.double())
+    got = [geglu(gate, up), *geglu_backward(grad, gate, up)]
+    for ours, theirs in zip(got, (exact, *wanted), strict=True):
+        assert ours.dtype == dtype
+        assert (ours.double() - theirs).norm() <= 4 * torch.finfo(dtype).eps * theirs.norm()

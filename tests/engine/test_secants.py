@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from segattr.engine.attention import BandedAttention
 EPS = 1e-6
 # Error of a sum of a few hundred terms, as a share of what their sizes add up to.
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6}
+GATED = {"swiglu": F.silu, "geglu": partial(F.gelu, approximate="tanh")}
 # Head groups of 2 and of all heads; a few rows at the end; a window; more rows than one block.
 ATTENTION = {
     "causal": (7, 7, 4, 2, None),
@@ -72,13 +74,14 @@ class TestCompleteness:
         got = reference.rms_norm_secant(grad.clone(), hidden, weight, EPS)
         assert_complete(grad, norm_of(hidden, weight), [got], [hidden])
 
-    def test_swiglu(self, dtype, size):
+    @pytest.mark.parametrize("unit", GATED)
+    def test_gated_unit(self, dtype, size, unit):
         gate, up, grad = (
             random(n, 5, 8, dtype=dtype, seed=s, scale=z)
             for n, s, z in ((4, 0, size), (4, 1, size), (3, 2, 1.0))
         )
-        got = reference.swiglu_secant(grad, gate, up)
-        assert_complete(grad, F.silu(gate) * up, got, [gate, up])
+        got = getattr(reference, f"{unit}_secant")(grad, gate, up)
+        assert_complete(grad, GATED[unit](gate) * up, got, [gate, up])
 
     def test_log_softmax(self, dtype, size):
         logits = random(2, 5, 40, dtype=dtype, scale=size)
@@ -109,12 +112,13 @@ class TestOfNoLength:
         got = reference.rms_norm_secant(grad, twice, weight, EPS, residual)
         torch.testing.assert_close(got, want + residual, rtol=0, atol=1e-13)
 
-    def test_swiglu(self):
+    @pytest.mark.parametrize("unit", GATED)
+    def test_gated_unit(self, unit):
         gate, up = (random(1, 5, 8, seed=seed, scale=5).requires_grad_() for seed in (0, 1))
         grad = random(1, 5, 8, seed=2)
-        want = torch.autograd.grad(F.silu(gate) * up, (gate, up), grad)
+        want = torch.autograd.grad(GATED[unit](gate) * up, (gate, up), grad)
         twice = [part.detach().expand(2, -1, -1) for part in (gate, up)]
-        got = reference.swiglu_secant(grad, *twice)
+        got = getattr(reference, f"{unit}_secant")(grad, *twice)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-13)
 
     def test_log_softmax(self):
@@ -153,17 +157,19 @@ class TestFiniteNumbers:
         assert weights.isfinite().all()
         torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0.0]], dtype=dtype))
 
-    def test_some_coordinates_equal(self, dtype):
+    @pytest.mark.parametrize("unit", GATED)
+    def test_some_coordinates_equal(self, dtype, unit):
         """Tied points: a piece along which some tokens do not move."""
         gate = random(1, 5, 8, dtype=dtype).repeat(2, 1, 1)
         gate[1, 2:] += 1
-        got = reference.swiglu_secant(torch.ones_like(gate[:1]), gate, gate)
+        got = getattr(reference, f"{unit}_secant")(torch.ones_like(gate[:1]), gate, gate)
         assert all(one.isfinite().all() for one in got)
 
-    def test_large_gates(self, dtype):
+    @pytest.mark.parametrize("unit", GATED)
+    def test_large_gates(self, dtype, unit):
         gate = torch.tensor([[3e4, -3e4, 200.0], [-3e4, -3e4, -200.0]], dtype=dtype)
         grad, up = torch.ones(1, 3, dtype=dtype), torch.ones(2, 3, dtype=dtype)
-        to_gate, to_up = reference.swiglu_secant(grad, gate, up)
+        to_gate, to_up = getattr(reference, f"{unit}_secant")(grad, gate, up)
         torch.testing.assert_close(to_gate, torch.tensor([[0.5, 0.0, 0.5]], dtype=dtype))
         torch.testing.assert_close(to_up, torch.tensor([[1.5e4, 0.0, 100.0]], dtype=dtype))
 

@@ -6,6 +6,8 @@ Arithmetic is float32, or float64 when the tensors are, and results are rounded 
 from segattr.engine.reference.dtype import compute_dtype
 from segattr.engine.reference.gradients import (
     blend,
+    geglu,
+    geglu_backward,
     path_dot,
     rms_norm,
     rms_norm_backward,
@@ -16,6 +18,7 @@ from segattr.engine.reference.gradients import (
 )
 from segattr.engine.reference.secants import (
     attention_secant,
+    geglu_secant,
     log_softmax_secant,
     rms_norm_secant,
     swiglu_secant,
@@ -31,6 +34,9 @@ __all__ = [
     "swiglu",
     "swiglu_backward",
     "swiglu_secant",
+    "geglu",
+    "geglu_backward",
+    "geglu_secant",
     "rope",
     "rope_backward",
     "attention_secant",

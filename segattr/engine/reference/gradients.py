@@ -65,7 +65,7 @@ def rms_norm(
 
     Args:
         hidden: Any float dtype, contiguous, ``[..., D]``.
-        weight: Same dtype, ``[D]``.
+        weight: Same dtype, ``[D]``; or a wider one, in which the bracket is then left (Gemma).
         eps: Added to the mean square.
         delta: Same dtype and shape as ``hidden``, contiguous; overwritten with the sum.
 
@@ -76,7 +76,8 @@ def rms_norm(
     total = hidden if delta is None else delta.add_(hidden)
     wide = total.to(compute_dtype(total.dtype))
     rstd = wide.square().mean(-1).add_(eps).rsqrt_()
-    return (wide * rstd[..., None]).to(total.dtype).mul_(weight), total, rstd
+    normed = (wide * rstd[..., None]).to(weight.dtype).mul_(weight)
+    return normed.to(total.dtype), total, rstd
 
 
 def rms_norm_backward(
@@ -117,6 +118,21 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
     by_up = grad * up
     torch.mul(grad, F.silu(wide_gate), out=up)
     return gate.copy_(torch.ops.aten.silu_backward(by_up, wide_gate)), up
+
+
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return ``gelu(gate) * up``, ``[..., F]``, with GELU's tanh form; its value is rounded."""
+    return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``gate`` and ``up`` as `swiglu_backward` does."""
+    wide = compute_dtype(grad.dtype)
+    grad, wide_gate = grad.to(wide), gate.to(wide)
+    by_up = grad * up
+    torch.mul(grad, F.gelu(wide_gate, approximate="tanh"), out=up)
+    slope = torch.ops.aten.gelu_backward(by_up, wide_gate, approximate="tanh")
+    return gate.copy_(slope), up
 
 
 def rope(

@@ -9,6 +9,8 @@ S is the Jacobian. A bar is the mean over both points, s the logistic function,
     y = norm(x)           to x: w rbar m - (2 / D) (r0 r1)^2 / (r0 + r1) <w m, xbar> xbar
     y = silu(g) u         to u: mean silu(g) m
                           to g: ubar m (mean s(g) + gbar s(larger g) s(-smaller g) phi(|g1 - g0|))
+    y = gelu(g) u         the same with s(v(g)) in the place of s(g), v(g) = 2 c (g + a g^3), and
+                          s's secant times that of v, 2 c (1 + a (g0^2 + g0 g1 + g1^2))
     P = softmax(Z)        to Z: L (m - <L, m> / sum L), L of both P
     O = P V               to V: Pbar^T m, to P: m Vbar^T
     Z = c Q K^T           to Q: c m Kbar, to K: c m^T Qbar
@@ -26,6 +28,7 @@ heads, ``N`` key heads, ``G`` queries per key head, ``E`` head size, ``V`` vocab
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import torch
@@ -38,6 +41,7 @@ SPLITS = ("mean", "content")
 # Probabilities of one block of attention: as many as stay in a CPU's cache.
 BLOCK = {"cpu": 2**20, "cuda": 2**25}
 MOST_ROWS = 128
+TWO_C, CUBE = math.sqrt(8 / math.pi), 0.044715  # of GELU's tanh form
 HIDDEN_SCORE = -1e30  # of a token that a query does not see: -inf would give NaN as a difference
 
 
@@ -81,12 +85,36 @@ def swiglu_secant(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tenso
     return to_gate.to(grad.dtype), to_up.to(grad.dtype)
 
 
+def geglu_secant(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the multipliers of ``gate`` and ``up`` of `geglu` as `swiglu_secant` does."""
+    wide = compute_dtype(grad.dtype)
+    gelu = F.gelu(gate.to(wide), approximate="tanh")
+    to_up = (gelu[:-1] + gelu[1:]).div_(2).mul_(grad)
+    slope = _gelu_slope(*(part.to(wide) for part in (gate[:-1], gate[1:])))
+    to_gate = slope.mul_(up[:-1].to(wide) + up[1:].to(wide)).div_(2).mul_(grad)
+    return to_gate.to(grad.dtype), to_up.to(grad.dtype)
+
+
 def _silu_slope(first: Tensor, second: Tensor) -> Tensor:
     """``(silu(v) - silu(u)) / (v - u)``, and silu's derivative where both are equal."""
-    larger, smaller = torch.maximum(first, second), torch.minimum(first, second)
-    bend = torch.sigmoid(larger).mul_(torch.sigmoid(-smaller)).mul_(_phi(larger.sub_(smaller)))
-    bend.mul_(first + second)
+    bend = _logistic_slope(first, second).mul_(first + second)
     return bend.add_(torch.sigmoid(first)).add_(torch.sigmoid(second)).div_(2)
+
+
+def _gelu_slope(first: Tensor, second: Tensor) -> Tensor:
+    """The same of GELU's tanh form, ``gelu(g) = g s(v(g))``."""
+    inner = [TWO_C * (gate + CUBE * gate**3) for gate in (first, second)]
+    bend = _logistic_slope(*inner).mul_(first + second)
+    squares = first.square().addcmul_(first, second).addcmul_(second, second)
+    bend.mul_(squares.mul_(CUBE).add_(1).mul_(TWO_C))
+    return bend.add_(torch.sigmoid(inner[0])).add_(torch.sigmoid(inner[1])).div_(2)
+
+
+def _logistic_slope(first: Tensor, second: Tensor) -> Tensor:
+    """``(s(v) - s(u)) / (v - u)`` of the logistic function, and its derivative where equal."""
+    larger, smaller = torch.maximum(first, second), torch.minimum(first, second)
+    slope = torch.sigmoid(larger).mul_(torch.sigmoid(-smaller))
+    return slope.mul_(_phi(larger.sub_(smaller)))
 
 
 def _phi(gap: Tensor) -> Tensor:
