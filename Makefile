@@ -21,7 +21,7 @@ LENIENT = --override-ini filterwarnings=default --disable-warnings
 
 TEST_TRLS = $(TRLS:%=test-trl-%)
 
-.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence real-model clean
+.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence evidence-secant real-model clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -72,6 +72,14 @@ evidence: .venv/test
 # Looks at what is there, and makes it only if it is not right.
 real-model: .venv/real
 	.venv/bin/python benchmarks/real_model.py
+
+# Finite propagation and Integrated Gradients by one yardstick: the bundled model, an hour on 2
+# cores, and a real one, 2 hours. A run that was stopped goes on.
+evidence-secant: .venv/test real-model
+	.venv/bin/python benchmarks/evidence_secant.py --only bundled
+	.venv/bin/python benchmarks/evidence_secant.py --only SmolLM2 \
+	  --results benchmarks/results/secant-real.json
+	.venv/bin/python benchmarks/table.py
 
 # Environments that make would take for scraps.
 .PRECIOUS: .venv-trainers/%/bin/python .venv-trainers/%/installed

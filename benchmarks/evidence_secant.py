@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from evidence_summary import YARDSTICKS, summaries
+from evidence_summary import REFERENCE, YARDSTICKS, summaries
 from measured import Results, describe_commit
 from secant_splits import Chord, Sdpa, token_scores
 from torch import Tensor
@@ -37,25 +37,25 @@ from segattr.demo.world import LEVELS, NECESSARY, REDUNDANT, sample
 from segattr.engine.ends import PathEnds
 from segattr.engine.fused import FusedEngine
 from segattr.engine.secant import Secants
-from segattr.ig.path import path_ends
+from segattr.ig.path import Path, path_ends
+from segattr.quadrature.fixed import nodes_and_weights
 
-HERE = Path(__file__).parent
+HERE = pathlib.Path(__file__).parent
 MADE_UP = HERE / "made_up_traces.jsonl"
-SEED = 2026
+SCOPES = ("reasoning", "all")
+SEED, FINEST = 2026, 129
 PERMUTATIONS = 64
-PIECES = (1, 2, 4, 12)
 SPLITS: dict[str, Callable[[Any], Secants]] = {
     "mean": lambda forward: Secants(forward, "mean"),
     "content": lambda forward: Secants(forward, "content"),
     "chord": Chord,
     "sdpa": Sdpa,
 }
-POINTS = {"IG, 129 points": 129, "IG, 16 points": 16}
+PIECES = {"mean": (1, 2, 4, 12), "content": (1, 2, 4, 12), "chord": (1, 2, 4), "sdpa": (1, 2, 4)}
+GRADIENTS = (REFERENCE, "IG, auto", "IG, 16 points", "gradient x input")
 METHODS = [
-    *POINTS,
-    "IG, auto",
-    "gradient x input",
-    *(f"secant, {count}, {split}" for split in SPLITS for count in PIECES),
+    *GRADIENTS,
+    *(f"secant, {count}, {split}" for split, counts in PIECES.items() for count in counts),
 ]
 SCORER, PAPER = SegmentScorer(tau=0.7, beta=1.0), SegmentScorer(tau=0.7, beta=0.8)
 Row = dict[str, Any]
@@ -84,16 +84,10 @@ class Kind:
 
 
 KINDS = [
-    *(
-        Kind("bundled", scope, baseline, 63, 24)
-        for baseline in ("pad", "mean", "eos")
-        for scope in ("reasoning", "all")
-    ),
-    *(
-        Kind("SmolLM2", scope, baseline, 16, 16)
-        for baseline in ("pad", "mean")
-        for scope in ("reasoning", "all")
-    ),
+    *(Kind("bundled", scope, "pad", 63, 24) for scope in SCOPES),
+    *(Kind("bundled", scope, baseline, 30, 12) for baseline in ("mean", "eos") for scope in SCOPES),
+    *(Kind("SmolLM2", scope, "pad", 16, 16) for scope in SCOPES),
+    Kind("SmolLM2", "reasoning", "mean", 16, 16),
 ]
 
 
@@ -108,10 +102,10 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 @cache
-def make_ig(kind: Kind, rule: str = "auto") -> FastIG:
+def make_ig(kind: Kind) -> FastIG:
     model, tokenizer = load(kind.model)
     baseline = tokenizer.eos_token_id if kind.baseline == "eos" else kind.baseline
-    return FastIG(model, tokenizer, rule=rule, baseline=baseline, scope=kind.scope, scorer=SCORER)
+    return FastIG(model, tokenizer, baseline=baseline, scope=kind.scope, scorer=SCORER)
 
 
 @lru_cache(maxsize=8)
@@ -133,19 +127,18 @@ def make_trace(model: str, number: int) -> tuple[EncodedTrace, list[bool | None]
     return encoded, [known.get(kind) for kind in fresh.kinds]
 
 
-def measure(task: tuple[Kind, int, str]) -> Row:
-    """One method, or the yardsticks, on one trace."""
+def measure(task: tuple[Kind, int, str]) -> list[Row]:
+    """One method, all that need gradients, or the yardsticks, on one trace."""
     torch.set_num_threads(1)
     kind, number, method = task
     encoded, necessary = make_trace(kind.model, number)
-    make_ig(kind), make_ig(kind, "secant")
-    begin = time.perf_counter()
     if method == YARDSTICKS:
-        found = judge(kind, encoded, necessary, number < kind.judged)
+        found = [(YARDSTICKS, judge(kind, encoded, necessary, number < kind.judged))]
+    elif method == REFERENCE:
+        found = list(gradients(kind, encoded))
     else:
-        found = score(kind, encoded, method)
-    seconds = time.perf_counter() - begin
-    return {"kind": str(kind), "trace": number, "method": method, "seconds": seconds, **found}
+        found = [(method, differences(kind, encoded, method))]
+    return [{"kind": str(kind), "trace": number, "method": name, **row} for name, row in found]
 
 
 def judge(kind: Kind, encoded: EncodedTrace, necessary: list[bool | None], fully: bool) -> Row:
@@ -173,84 +166,116 @@ def judge(kind: Kind, encoded: EncodedTrace, necessary: list[bool | None], fully
     }
 
 
-def score(kind: Kind, encoded: EncodedTrace, method: str) -> Row:
-    """What a method finds, and its cost in forward passes: 3 a path point, 2 a sweep of secants."""
+class Remembered(Path):
+    """A path whose points cost something once; every point of the rules is one of 129."""
+
+    known: dict[float, tuple[Tensor, Tensor]]
+    asked: set[float]
+
+    def evaluate(self, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        if missing := [alpha for alpha in alphas.tolist() if alpha not in self.known]:
+            found = super().evaluate(torch.tensor(missing, dtype=torch.float64))
+            self.known |= zip(missing, zip(*found, strict=True), strict=True)
+        self.asked |= set(alphas.tolist())
+        logprobs, values = zip(*(self.known[alpha] for alpha in alphas.tolist()), strict=True)
+        return torch.stack(logprobs), torch.stack(values)
+
+
+def gradients(kind: Kind, encoded: EncodedTrace) -> Iterator[tuple[str, Row]]:
+    """What needs gradients, at a cost of 3 forward passes a path point."""
     ig = make_ig(kind)
-    if method == "IG, auto":
-        attribution = ig.attribute(encoded)
-        tokens, units = attribution.token_scores, 3 * attribution.evaluations
-    elif method in POINTS:
-        count = POINTS[method]
-        alphas = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-        tokens, units = ig.integrand(encoded, alphas)[1].double().mean(0), 3 * count
-    elif method == "gradient x input":
-        tokens, units = ig.integrand(encoded, [1.0])[1][0], 3
-    else:
-        _, count, split = method.split(", ")
-        tokens, units = differences(kind, encoded, int(count), split), 3 * int(count) + 1
-    sums = [tokens[start:stop].double().sum().item() for start, stop in encoded.segments]
-    scores = SCORER.score_tokens(tokens.double(), encoded.segments)
-    paper = PAPER.score_tokens(tokens.double(), encoded.segments)
+    with ig.lm.frozen():
+        path = Remembered(make_engine(ig, encoded), ig.planner, len(encoded.input_ids))
+        path.known, path.asked = {}, set()
+        begin = time.perf_counter()
+        path.evaluate(torch.linspace(0, 1, FINEST, dtype=torch.float64))
+        seconds = (time.perf_counter() - begin) / FINEST
+        rules: dict[str, Callable[[], Tensor]] = {
+            REFERENCE: lambda: weighted(path, "trapezoid", FINEST),
+            "IG, auto": lambda: ig.rule.integrate(path, encoded.segments).token_scores,
+            "IG, 16 points": lambda: weighted(path, "midpoint", 16),
+            "gradient x input": lambda: path.evaluate(torch.ones(1).double())[1][0],
+        }
+        for name, rule in rules.items():
+            path.asked.clear()
+            row = scored(rule(), encoded)
+            points = len(path.asked)
+            yield name, {"units": 3 * points, "seconds": seconds * points, **row}
+
+
+def weighted(path: Path, rule: str, points: int) -> Tensor:
+    alphas, weights = nodes_and_weights(rule, points)
+    return weights @ path.evaluate(alphas)[1].double()
+
+
+def differences(kind: Kind, encoded: EncodedTrace, method: str) -> Row:
+    """Secants; a piece costs a forward pass and a sweep of 2, and its end a forward pass."""
+    _, count, split = method.split(", ")
+    ig = make_ig(kind)
+    with ig.lm.frozen():
+        engine = make_engine(ig, encoded)
+        begin = time.perf_counter()
+        tokens = token_scores(engine, SPLITS[split](engine.forward), int(count))
+        seconds = time.perf_counter() - begin
+    return {"units": 3 * int(count) + 1, "seconds": seconds, **scored(tokens, encoded)}
+
+
+def make_engine(ig: FastIG, encoded: EncodedTrace) -> FusedEngine:
+    inputs, baseline = path_ends(ig.lm, encoded, ig.baseline, ig.scope)
+    return FusedEngine(ig.model, PathEnds.of(encoded.input_ids, inputs, baseline, encoded.target))
+
+
+def scored(tokens: Tensor, encoded: EncodedTrace) -> Row:
+    """The segments' scores."""
+    tokens, spans = tokens.double(), encoded.segments
+    sums = [float(tokens[start:stop].sum()) for start, stop in spans]
+    scores, paper = SCORER.score_tokens(tokens, spans), PAPER.score_tokens(tokens, spans)
     return {
-        "units": units,
-        "total": float(tokens.double().sum()),
+        "total": float(tokens.sum()),
         "signed": sums,
         "strength": scores.strength.tolist(),
         "consistency": scores.consistency.tolist(),
         "important": scores.important.tolist(),
-        "kept": scores.kept.tolist(),
         "important_at_beta": paper.important.tolist(),
     }
 
 
-def differences(kind: Kind, encoded: EncodedTrace, count: int, split: str) -> Tensor:
-    ig = make_ig(kind, "secant")
-    with ig.lm.frozen():
-        inputs, baseline = path_ends(ig.lm, encoded, ig.baseline, ig.scope)
-        ends = PathEnds.of(encoded.input_ids, inputs, baseline, encoded.target)
-        engine = FusedEngine(ig.model, ends)
-        return token_scores(engine, SPLITS[split](engine.forward), count)
-
-
-def read(path: Path) -> list[Row]:
+def read(path: pathlib.Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def measure_all(
-    kinds: list[Kind], methods: list[str], traces: int, path: Path, workers: int
-) -> None:
+def measure_all(tasks: list[tuple[Kind, int, str]], path: pathlib.Path, workers: int) -> None:
     """Append what is not in the file yet, in whatever order it is done."""
     done = {(row["kind"], row["trace"], row["method"]) for row in read(path)}
-    tasks = [
-        (kind, number, method)
-        for kind in kinds
-        for number in range(min(kind.traces, traces))
-        for method in (YARDSTICKS, *methods)
-        if (str(kind), number, method) not in done
-    ]
+    tasks = [task for task in tasks if (str(task[0]), *task[1:]) not in done]
     commit = describe_commit()
     with ProcessPoolExecutor(workers) as pool, path.open("a") as file:
-        for count, future in enumerate(as_completed(pool.submit(measure, task) for task in tasks)):
-            row = future.result()
-            file.write(json.dumps({"commit": commit, **row}) + "\n")
+        futures = [pool.submit(measure, task) for task in tasks]
+        for count, future in enumerate(as_completed(futures), start=1):
+            lines = [json.dumps({"commit": commit, **row}) + "\n" for row in future.result()]
+            file.write("".join(lines))
             file.flush()
-            if count % 50 == 0:
-                print(f"{count} of {len(tasks)}: {row['kind']}", file=sys.stderr, flush=True)
+            if count % 50 == 0 or count == len(tasks):
+                print(f"{count} of {len(tasks)}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, default=10**6, help="at most so many of each kind")
     parser.add_argument("--only", default="", help="kinds whose name has a match of this pattern")
-    parser.add_argument("--methods", default="", help="methods whose name has a match of this")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "secant.json")
+    parser.add_argument("--results", type=pathlib.Path, default=HERE / "results" / "secant.json")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     kinds = [kind for kind in KINDS if re.search(arguments.only, str(kind))]
-    methods = [method for method in METHODS if re.search(arguments.methods, method)]
     path = arguments.results.with_suffix(".jsonl")
-    measure_all(kinds, methods, arguments.traces, path, arguments.workers)
+    tasks = [
+        (kind, number, method)
+        for kind in kinds
+        for number in range(min(kind.traces, arguments.traces))
+        for method in (YARDSTICKS, REFERENCE, *METHODS[len(GRADIENTS) :])
+    ]
+    measure_all(tasks, path, arguments.workers)
     order = [*map(str, kinds), YARDSTICKS, *METHODS].index
     rows = [row for row in read(path) if row["kind"] in map(str, kinds)]
     rows.sort(key=lambda row: (order(row["kind"]), order(row["method"]), row["trace"]))

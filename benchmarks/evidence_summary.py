@@ -65,7 +65,6 @@ def as_scores(row: Row, game: str) -> Row:
         "signed": row[game],
         "strength": scores.strength.tolist(),
         "important": scores.important.tolist(),
-        "kept": scores.kept.tolist(),
     }
 
 
@@ -84,7 +83,7 @@ def summarise(found: Traces, truth: Traces, reference: Traces) -> Row:
         "auroc_interval": interval(areas),
         **{
             f"{name}_{key}": share(found, labels, key, wanted)
-            for key in ("important", "kept", "important_at_beta")
+            for key in ("important", "important_at_beta")
             for name, wanted in (("necessary", True), ("redundant", False))
         },
         "agreement": mean(agreement) if agreement else None,
