@@ -63,8 +63,12 @@ def completed_chord(
     left = summed(grad * (function(*stops) - function(*starts)))
     for total, gap in zip(totals, gaps, strict=True):
         left = left - summed(total * gap)
-    square = torch.stack([summed(gap * gap) for gap in gaps]).sum(0)
-    factor = torch.where(square > 0, left / square.clamp_min(1e-300), 0.0)
+    square, size = (
+        torch.stack([summed(one * one) for one in states]).sum(0) for states in (gaps, stops)
+    )
+    # What moves by little more than rounding is as good as its gradient, and completes to noise.
+    moved = square > (1e3 * torch.finfo(grad.dtype).eps) ** 2 * size
+    factor = torch.where(moved, left / square.where(moved, 1.0), 0.0)
     return [
         total + factor.view(*factor.shape, *[1] * (gap.ndim - own)) * gap
         for total, gap in zip(totals, gaps, strict=True)
