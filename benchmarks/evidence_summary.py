@@ -39,6 +39,7 @@ def summaries(rows: Iterable[Row]) -> Iterator[Row]:
         kinds[row["kind"]][row["method"]][row["trace"]] = row
     for kind, methods in kinds.items():
         truth = methods.pop(YARDSTICKS)
+        yield {"group": "secant traces", "kind": kind, **described(list(truth.values()))}
         for game in GAMES:
             methods[game] = {
                 number: as_scores(row, game) for number, row in truth.items() if game in row
@@ -53,6 +54,24 @@ def summaries(rows: Iterable[Row]) -> Iterator[Row]:
                 truth = methods["leave one out"]
                 row = error_bar(methods[one], methods[other], methods["Shapley"], truth)
                 yield {"group": "secant error bars", "kind": kind, "bar": bar, **row}
+
+
+def described(rows: list[Row]) -> Row:
+    """What the traces of a kind are like; medians, but for the least fall."""
+    falls = [row["target_logprob"] - row["logprob_without_necessary"] for row in rows]
+    errors = [
+        np.linalg.norm(r["error"]) / np.linalg.norm(r["Shapley"]) for r in rows if "error" in r
+    ]
+    return {
+        "traces": len(rows),
+        "tokens": median(row["tokens"] for row in rows),
+        "segments": median(len(row["lengths"]) for row in rows),
+        "log_p": median(row["target_logprob"] for row in rows),
+        "at_baseline": median(row["baseline_logprob"] for row in rows),
+        "without_necessary": median(row["logprob_without_necessary"] for row in rows),
+        "least_fall": min(falls),
+        "Shapley_error,_%": 100 * float(median(errors)),
+    }
 
 
 def as_scores(row: Row, game: str) -> Row:

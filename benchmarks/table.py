@@ -52,6 +52,9 @@ Of finite propagation (`evidence_secant.py`), on fresh traces of the bundled mod
 made-up ones of SmolLM2-135M-Instruct (float32); `[low, high]` are 95 % bootstrap intervals over
 the traces:
 
+- *log p*: of the answer, with the whole trace, at the baseline, and with the necessary segments
+  taken out; medians, and the least fall of a trace. *Shapley error*: standard error of the
+  sampling, median. Steps that a later one repeats count as neither necessary nor redundant.
 - *secant, 2, mean*: two pieces, split "mean". The package has the splits mean and content;
   `secant_splits.py` has chord (every op's Jacobian averaged along its chord) and sdpa (attention's
   only). *IG, 129 points*: midpoints. *gradient x input*: the integrand at the input.
@@ -230,6 +233,20 @@ GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "rules": ("A trace by rule", rules_table),
     "secant cost": ("A piece of finite propagation and a path point", piece_table),
     "quadrature": ("How many path points are enough", quadrature_table),
+    "secant traces": (
+        "Traces that finite propagation is judged on",
+        plain_table(
+            "kind",
+            "traces",
+            "tokens",
+            "segments",
+            "log_p",
+            "at_baseline",
+            "without_necessary",
+            "least_fall",
+            "Shapley_error,_%",
+        ),
+    ),
     "secant": ("Finite propagation and Integrated Gradients by one yardstick", secant_table),
     "secant error bars": ("Error bars of finite propagation", error_bars_table),
     "ops": ("Ops", ops_table),

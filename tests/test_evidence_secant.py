@@ -61,7 +61,10 @@ def truth(trace: int, shapley: list[float]) -> dict:
         "method": "yardsticks",
         **dict.fromkeys(games, shapley),
         "necessary": [True, None, False],
+        "error": [0.0] * 3,
         "lengths": [1, 1, 1],
+        "tokens": 10,
+        "logprob_without_necessary": -5.0 - trace,
         "target_logprob": -1.0,
         "baseline_logprob": -11.0,
     }
@@ -80,6 +83,12 @@ def rows() -> list[dict]:
         measured("k", 0, evidence_summary.REFERENCE, [8.0, 1.0, 1.0]),
         measured("k", 1, evidence_summary.REFERENCE, [2.0, 2.0, 6.0]),
     ]
+
+
+def test_traces_are_described(rows):
+    (found,) = (row for row in evidence_summary.summaries(rows) if "least_fall" in row)
+    assert (found["traces"], found["least_fall"], found["without_necessary"]) == (2, 4.0, -5.5)
+    assert found["Shapley_error,_%"] == 0
 
 
 def test_a_method_is_judged_by_labels_and_values(rows):
@@ -124,6 +133,7 @@ def test_the_tables_name_every_method(rows, tmp_path):
     assert "**k**, 2 traces, 2 with Shapley values" in printed
     assert "| **secant, 1, mean** | 4 | 0.50 | 1.000 [1.000, 1.000] | 100% | 0% |" in printed
     assert "| blocked attention |" in printed
+    assert "| k | 2 | 10.0 | 3.0 | -1.0 | -11.0 | -5.5 | 4.0 | 0.0 |" in printed
     assert "| k: mean split, content split | 2 |" in printed
 
 
