@@ -11,7 +11,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segattr.engine.forward import Forward, Saved, Top
 from segattr.engine.fused import FusedEngine
+from segattr.engine.layers import Norm
 from segattr.engine.secant import Secants
 
 NODES = 8
@@ -142,7 +143,7 @@ class Chord(Sdpa):
         return self._chord(lambda x: x.log_softmax(-1), [logits], grad, own=2)[0]
 
     def _norm(
-        self, grad: Tensor, norm: Any, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
+        self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
         result = self._normed(grad, hidden, *norm)
         return result if residual is None else result + residual
@@ -153,11 +154,14 @@ class Chord(Sdpa):
 
         return self._chord(function, [hidden], grad, own=hidden.ndim - 1)[0]
 
-    def _swiglu(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+    def _gated(self, gelu: bool, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        activation = partial(F.gelu, approximate="tanh") if gelu else F.silu
         states = [saved.gate, saved.up]
-        return tuple(self._chord(lambda g, u: F.silu(g) * u, states, grad, own=grad.ndim))
+        return tuple(self._chord(lambda g, u: activation(g) * u, states, grad, own=grad.ndim))
 
-    def _rope(self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Any) -> Tensor:
+    def _rope(
+        self, grad: Tensor, cos: Tensor, sin: Tensor, heads: Tensor, norm: Norm | None
+    ) -> Tensor:
         grad = self.ops.rope_backward(grad, cos, sin)
         return self._normed(grad, heads, *norm) if norm else grad
 
