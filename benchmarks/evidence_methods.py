@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,26 +37,34 @@ METHODS = [
 Row = dict[str, Any]
 
 
-def tasks_of(kind: Kind) -> Iterator[str]:
-    """What is measured on a trace; on a real model, of most splits two pieces at most."""
-    yield from (YARDSTICKS, REFERENCE)
+def tasks_of(kind: Kind, wanted: str) -> Iterator[tuple[str, ...]]:
+    """Return what is measured together on a trace; on a real model, few pieces of most splits.
+
+    Args:
+        kind: Of the trace.
+        wanted: A pattern that every method's name has a match of.
+    """
+    yield (YARDSTICKS,)
+    yield tuple(name for name in GRADIENTS if re.search(wanted, name))
     for split, counts in PIECES.items():
         most = 12 if kind.model == "bundled" or split == "mean" else 2
-        yield from (f"secant, {count}, {split}" for count in counts if count <= most)
+        names = (f"secant, {count}, {split}" for count in counts if count <= most)
+        yield from ((name,) for name in names if re.search(wanted, name))
 
 
-def measure(task: tuple[Kind, int, str]) -> list[Row]:
-    """One method, all that need gradients, or the yardsticks, on one trace."""
+def measure(task: tuple[Kind, int, tuple[str, ...]]) -> list[Row]:
+    """Some methods, or the yardsticks, on one trace."""
     torch.set_num_threads(1)
-    kind, number, method = task
+    kind, number, names = task
     encoded, necessary = make_trace(kind.model, number)
-    if method == YARDSTICKS:
-        found = [(YARDSTICKS, judge(kind, encoded, necessary, number < kind.judged))]
-    elif method == REFERENCE:
-        found = list(gradients(kind, encoded))
+    if names == (YARDSTICKS,):
+        found = [judge(kind, encoded, necessary, number < kind.judged)]
+    elif set(names) <= set(GRADIENTS):
+        found = list(gradients(kind, encoded, names))
     else:
-        found = [(method, differences(kind, encoded, method))]
-    return [{"kind": str(kind), "trace": number, "method": name, **row} for name, row in found]
+        found = [differences(kind, encoded, name) for name in names]
+    what = {"kind": str(kind), "trace": number}
+    return [{**what, "method": name, **row} for name, row in zip(names, found, strict=True)]
 
 
 def judge(kind: Kind, encoded: EncodedTrace, necessary: list[bool | None], fully: bool) -> Row:
@@ -84,40 +93,40 @@ def judge(kind: Kind, encoded: EncodedTrace, necessary: list[bool | None], fully
 
 
 class Remembered(Path):
-    """A path whose points cost something once; every point of the rules is one of 129."""
+    """A path whose points cost something once: those of all rules are among the same 129."""
 
     known: dict[float, tuple[Tensor, Tensor]]
     asked: set[float]
+    seconds: float  # for all that are known
 
     def evaluate(self, alphas: Tensor) -> tuple[Tensor, Tensor]:
         if missing := [alpha for alpha in alphas.tolist() if alpha not in self.known]:
+            begin = time.perf_counter()
             found = super().evaluate(torch.tensor(missing, dtype=torch.float64))
+            self.seconds += time.perf_counter() - begin
             self.known |= zip(missing, zip(*found, strict=True), strict=True)
         self.asked |= set(alphas.tolist())
         logprobs, values = zip(*(self.known[alpha] for alpha in alphas.tolist()), strict=True)
         return torch.stack(logprobs), torch.stack(values)
 
 
-def gradients(kind: Kind, encoded: EncodedTrace) -> Iterator[tuple[str, Row]]:
+def gradients(kind: Kind, encoded: EncodedTrace, names: tuple[str, ...]) -> Iterator[Row]:
     """What needs gradients, at a cost of 3 forward passes a path point."""
     ig = make_ig(kind)
     with ig.lm.frozen():
         path = Remembered(make_engine(ig, encoded), ig.planner, len(encoded.input_ids))
-        path.known, path.asked = {}, set()
-        begin = time.perf_counter()
-        path.evaluate(torch.linspace(0, 1, FINEST, dtype=torch.float64))
-        seconds = (time.perf_counter() - begin) / FINEST
+        path.known, path.seconds = {}, 0.0
         rules: dict[str, Callable[[], Tensor]] = {
             REFERENCE: lambda: weighted(path, "trapezoid", FINEST),
             "IG, auto": lambda: ig.rule.integrate(path, encoded.segments).token_scores,
             "IG, 16 points": lambda: weighted(path, "midpoint", 16),
             "gradient x input": lambda: path.evaluate(torch.ones(1).double())[1][0],
         }
-        for name, rule in rules.items():
-            path.asked.clear()
-            row = scored(rule(), encoded)
+        for name in names:
+            path.asked = set()
+            row = scored(rules[name](), encoded)
             points = len(path.asked)
-            yield name, {"units": 3 * points, "seconds": seconds * points, **row}
+            yield {"units": 3 * points, "seconds": path.seconds * points / len(path.known), **row}
 
 
 def weighted(path: Path, rule: str, points: int) -> Tensor:

@@ -30,16 +30,21 @@ KINDS = [
     *(Kind("SmolLM2", scope, "pad", 16, 16) for scope in SCOPES),
     Kind("SmolLM2", "reasoning", "mean", 16, 16),
 ]
+Task = tuple[Kind, int, tuple[str, ...]]
 
 
 def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def measure_all(tasks: list[tuple[Kind, int, str]], path: Path, workers: int) -> None:
+def measure_all(tasks: list[Task], path: Path, workers: int) -> None:
     """Append what is not in the file yet, in whatever order it is done."""
     done = {(row["kind"], row["trace"], row["method"]) for row in read(path)}
-    tasks = [task for task in tasks if (str(task[0]), *task[1:]) not in done]
+    tasks = [
+        (kind, number, left)
+        for kind, number, names in tasks
+        if (left := tuple(name for name in names if (str(kind), number, name) not in done))
+    ]
     commit = describe_commit()
     with ProcessPoolExecutor(workers) as pool, path.open("a") as file:
         futures = [pool.submit(measure, task) for task in tasks]
@@ -55,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, default=10**6, help="at most so many of each kind")
     parser.add_argument("--only", default="", help="kinds whose name has a match of this pattern")
+    parser.add_argument("--methods", default="", help="methods whose name has a match of this")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "secant.json")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
@@ -62,10 +68,10 @@ def main() -> None:
     kinds = [kind for kind in KINDS if re.search(arguments.only, str(kind))]
     path = arguments.results.with_suffix(".jsonl")
     tasks = [
-        (kind, number, task)
+        (kind, number, names)
         for kind in kinds
         for number in range(min(kind.traces, arguments.traces))
-        for task in tasks_of(kind)
+        for names in tasks_of(kind, arguments.methods)
     ]
     measure_all(tasks, path, arguments.workers)
     order = [*map(str, kinds), YARDSTICKS, *METHODS].index

@@ -50,7 +50,7 @@ def summaries(rows: Iterable[Row]) -> Iterator[Row]:
                 yield {"group": "secant", "kind": kind, "method": method, **row}
     for kind, methods in kinds.items():
         for bar, (one, other) in BARS.items():
-            if one in methods and other in methods:
+            if methods[one].keys() & methods[other].keys() & methods["Shapley"].keys():
                 truth = methods["leave one out"]
                 row = error_bar(methods[one], methods[other], methods["Shapley"], truth)
                 yield {"group": "secant error bars", "kind": kind, "bar": bar, **row}

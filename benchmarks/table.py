@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from markdown_rows import Row, group_by, markdown, mid
-from table_secant import error_bars_table, secant_table
+from table_secant import EXPLAINED, error_bars_table, secant_table
 
 HERE = Path(__file__).parent
 HEAD = """\
@@ -47,35 +47,6 @@ Of rules (`evidence_quadrature.py`, `bench_rules.py`):
   rises most, which 17 forward passes find.
 - *its own estimates*: the part of a run that `rule="auto"` spends on choosing points and judging
   itself.
-
-Of finite propagation (`evidence_secant.py`), on fresh traces of the bundled model (float64) and
-made-up ones of SmolLM2-135M-Instruct (float32); `[low, high]` are 95 % bootstrap intervals over
-the traces:
-
-- *log p*: of the answer, with the whole trace, at the baseline, and with the necessary segments
-  taken out; medians, and the least fall of a trace. *Shapley error*: standard error of the
-  sampling, median. Steps that a later one repeats count as neither necessary nor redundant.
-- *secant, 2, mean*: two pieces, split "mean". The package has the splits mean and content;
-  `secant_splits.py` has chord (every op's Jacobian averaged along its chord) and sdpa (attention's
-  only). *IG, 129 points*: midpoints. *gradient x input*: the integrand at the input.
-- *Shapley*: Shapley values of the segments (with scope "all", all else that moves is one more
-  player), by all coalitions of up to 8 players, by 64 permutations, half of them the others'
-  reverse, of more. *leave one out*: F falls so much when a segment alone is put at the baseline.
-  *deletion*: when it is taken out of the text. *blocked attention*: when no later token can attend
-  to it, positions staying. All four are also judged as if they were methods.
-- *cost*: forward passes, 3 a path point, 2 a sweep of secants (whose quadrature chord and sdpa
-  pay on top); *s*: median time of a trace on one thread, two processes side by side.
-- *AUROC*: how often a necessary segment is stronger than a redundant one, mean over the traces;
-  *necessary*, *redundant*: share of these segments that is important at tau 0.7, beta 1 (so
-  without the ends, which are kept whatever they are); *consistency*: median of the necessary ones;
-  *at 0.8*: share of them that is important with the paper's beta.
-- *r*: correlation of the segments' signed sums with the yardstick's values, *rank r* of their
-  ranks, means over the traces; *error*: relative L2 error, median. *as IG*: Jaccard index of the
-  important segments with those of 129 points.
-- *error bars*: whether two variants that differ (*bar*, relative to the first) are wrong (*error*,
-  of the first against Shapley values). *between traces*: rank correlation of both; *within
-  traces*: the same over the segments of a trace, mean; *misjudged*: labelled segments on the wrong
-  side of tau, and how often the bar of one is larger than that of another (AUROC).
 """
 NOTHING_YET = """
 No GPU results yet: run `benchmarks/gpu_check.sh` where there is one.
@@ -287,7 +258,7 @@ def main() -> None:
         print(render(Path(sys.argv[1])))
         return
     results = sorted((HERE / "results").glob("*.json"), key=lambda path: path.stem)
-    text = HEAD + "".join(map(render, results))
+    text = HEAD + EXPLAINED + "".join(map(render, results))
     if not any(path.name.startswith("gpu") for path in results):
         text += NOTHING_YET
     (HERE / "README.md").write_text(text)

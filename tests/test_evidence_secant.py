@@ -131,7 +131,7 @@ def test_the_tables_name_every_method(rows, tmp_path):
     path.write_text(json.dumps({"machine": machine, "commit": "c", "date": "d", "runs": runs}))
     printed = table.render(path)
     assert "**k**, 2 traces, 2 with Shapley values" in printed
-    assert "| **secant, 1, mean** | 4 | 0.50 | 1.000 [1.000, 1.000] | 100% | 0% |" in printed
+    assert "| **secant, 1, mean** | 2 | 4 | 0.50 | 0.0% | 1.000 [1.000, 1.000] |" in printed
     assert "| blocked attention |" in printed
     assert "| k | 2 | 10.0 | 3.0 | -1.0 | -11.0 | -5.5 | 4.0 | 0.0 |" in printed
     assert "| k: mean split, content split | 2 |" in printed
