@@ -74,11 +74,16 @@ real-model: .venv/real
 	.venv/bin/python benchmarks/real_model.py
 
 # Finite propagation and Integrated Gradients by one yardstick: the bundled model, an hour on 2
-# cores, and a real one, 2 hours. A run that was stopped goes on.
+# cores, and a real one, as long. A run that was stopped goes on.
+SECANT = .venv/bin/python benchmarks/evidence_secant.py
+REAL = --results benchmarks/results/secant-real.json
 evidence-secant: .venv/test real-model
-	.venv/bin/python benchmarks/evidence_secant.py --only bundled
-	.venv/bin/python benchmarks/evidence_secant.py --only SmolLM2 \
-	  --results benchmarks/results/secant-real.json
+	$(SECANT) --only "bundled, .*pad" --traces 21
+	$(SECANT) --only "bundled, .*(mean|eos)" --traces 12 --methods "IG|gradient|secant, [124],"
+	$(SECANT) --only "bundled, .*pad" --methods "auto|gradient|secant, [12], (mean|content)"
+	$(SECANT) --only "SmolLM2, reasoning, pad" --traces 8 $(REAL)
+	$(SECANT) --only "SmolLM2, all, pad" --traces 8 $(REAL) \
+	  --methods "auto|16|gradient|secant, [12],|secant, 4, mean"
 	.venv/bin/python benchmarks/table.py
 
 # Environments that make would take for scraps.

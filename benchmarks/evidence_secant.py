@@ -1,10 +1,10 @@
 """Which rule scores segments best: finite propagation and Integrated Gradients by one yardstick.
 
-python benchmarks/evidence_secant.py [--traces N] [--only PATTERN] [--results FILE.json] ...
+python benchmarks/evidence_secant.py [--traces N] [--only PATTERN] [--methods PATTERN] ...
 
 Fresh traces of the bundled model, whose necessary segments are known, and traces made up for a
-real model (made_up_traces.jsonl). Everything measured is a line of FILE.jsonl; a run that was
-stopped goes on there. benchmarks/README.md has the tables.
+real model (made_up_traces.jsonl). Everything measured is a line of FILE.jsonl, which FILE.json sums
+up; a run that was stopped, or asked for less, goes on there. benchmarks/README.md has the tables.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ def main() -> None:
         for names in tasks_of(kind, arguments.methods)
     ]
     measure_all(tasks, path, arguments.workers)
-    order = [*map(str, kinds), YARDSTICKS, *METHODS].index
-    rows = [row for row in read(path) if row["kind"] in map(str, kinds)]
-    rows.sort(key=lambda row: (order(row["kind"]), order(row["method"]), row["trace"]))
+    order = [*map(str, KINDS), YARDSTICKS, *METHODS].index
+    rows = sorted(
+        read(path), key=lambda row: (order(row["kind"]), order(row["method"]), row["trace"])
+    )
     results = Results(arguments.results)
     results.content["commit"] = ", ".join(sorted({row["commit"] for row in rows}))
     for row in summaries(rows):
