@@ -156,5 +156,6 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     runs = {row.get("method"): row for row in json.loads(results.read_text())["runs"]}
     assert runs["secant, 1, mean"]["pearson Shapley"] > 0.9
     assert runs["IG, 129 points"]["incompleteness"] < 1e-3
+    # Against F of transformers, whose norms are float32 even in a float64 model.
     for split in ("mean", "content", "chord", "sdpa"):
-        assert runs[f"secant, 2, {split}"]["incompleteness"] < 1e-9
+        assert runs[f"secant, 2, {split}"]["incompleteness"] < 1e-6
