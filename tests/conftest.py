@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
 import transformers
-from tiny import SHARED, STUDENTS, exact_norm, make_model, make_student, make_trace
+from tiny import SHARED, STUDENTS, exact_attention, exact_norm, make_model, make_student, make_trace
 
 from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, encode, training_row
 from segattr.dataset import ScoredTrace, Student, score_trace
@@ -30,11 +30,16 @@ from segattr.training.rows import Row
 
 @pytest.fixture
 def exact_norms(monkeypatch):
-    """Give the fused engine's models norms in float64, so that it must equal them to rounding."""
+    """Give the fused engine's models norms in float64, so that it must equal them to rounding.
+
+    And Gemma2 its softmax, too: torch's attention has no bounds of scores.
+    """
     for family, prefix in FAMILIES.items():
         modeling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
         norm = getattr(modeling, f"{prefix}RMSNorm")
         monkeypatch.setattr(norm, "forward", exact_norm(of=norm))
+        if family == "gemma2":
+            monkeypatch.setattr(modeling, "eager_attention_forward", exact_attention)
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ LONGROPE = {
     "partial_rotary_factor": 0.5,
     "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 6.0]},
 }
+BOUNDS = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0}
 # One name per way a model can differ: biases, head norms, sliding window, merged projections
 # (Phi-3), embeddings scaled in the model (Gemma) or in the embedding (Gemma3), capped logits
 # (Gemma2), learned positions (GPT-2), experts, tied and untied heads, layers whose MLP (Gemma3n) or
@@ -86,7 +87,8 @@ MODELS = {name: kind for name, kind in MODELS.items() if hasattr(transformers, k
 # What the fused engine runs: grouped keys 4:1, 2:1 and 1:1, biases (Qwen2), head norms (Qwen3),
 # tied heads, sliding windows in all layers (Mistral) and in some (Qwen2), MLP and output biases
 # (Llama), merged projections (Phi-3), heads rotated in part, by factors that depend on the length
-# (Phi-4-mini): 34 tokens are long here, four norms, GELU and two ropes (Gemma3).
+# (Phi-4-mini): 34 tokens are long here, four norms, GELU and two ropes (Gemma3), bounds of scores
+# and logits (Gemma2) which the tiny models reach.
 VARIANTS = {
     "llama": ("llama", {}),
     "llama-tied": ("llama-tied", {}),
@@ -117,12 +119,20 @@ VARIANTS = {
         "gemma3",
         {**SLIDING_AND_FULL, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     ),
+    "gemma2": ("gemma2", {**SLIDING_AND_FULL, **BOUNDS}),
+    "gemma2-full": ("gemma2", {"layer_types": ["full_attention"] * 3, **BOUNDS}),
+    "gemma2-unbounded": ("gemma2", dict.fromkeys(BOUNDS)),
     "one-layer": ("qwen2", {"num_hidden_layers": 1}),
     # What transformers' forward does not read must not matter: types of Mistral's layers, a window
-    # of Llama's.
+    # of Llama's, a bound of Gemma3's scores.
+    "gemma3-bounds": ("gemma3", BOUNDS),
     "mistral-typed": ("mistral-window", {"layer_types": ["full_attention"] * 3}),
     "llama-typed": ("llama", {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3}),
 }
+
+
+if transformers.__version__ < "5":  # whose Gemma2 scales embeddings outside of their module
+    VARIANTS = {name: kind for name, kind in VARIANTS.items() if kind[0] != "gemma2"}
 
 
 def make_model(name: str, dtype: torch.dtype = torch.float64, **changes: object):
@@ -250,6 +260,17 @@ def exact_norm(of: type):
 
     forward.__module__ = of.__module__  # the fused engine refuses a forward from elsewhere
     return forward
+
+
+def exact_attention(module, queries, keys, values, mask, scaling, softcap, **_):
+    """Gemma2's attention in the dtype of its input; transformers has float32 for the softmax."""
+    groups = module.num_key_value_groups
+    keys, values = (part.repeat_interleave(groups, 1) for part in (keys, values))
+    scores = queries @ keys.transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    shares = (scores if mask is None else scores + mask).softmax(-1)
+    return (shares @ values).transpose(1, 2).contiguous(), shares
 
 
 def read_parquet(path: Path) -> list[dict]:

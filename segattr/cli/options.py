@@ -133,8 +133,8 @@ class RuleOptions:
             metavar="RULE",
             help="auto (more path points where it matters, until the kept segments are certain), "
             f"{one_of(RULE_NAMES[1:-1])}, secant (finite propagation: differences in place of "
-            "gradients, for Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 3), or a file "
-            "RULE.json that calibrate wrote.",
+            "gradients, for Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3), or a "
+            "file RULE.json that calibrate wrote.",
         ),
     ] = "auto"
     steps: Annotated[int | None, optional("N")] = None
@@ -190,7 +190,7 @@ class MachineOptions:
         arg(
             metavar="ENGINE",
             help=f"What computes the gradients: {one_of(ENGINES)}; auto is fused for Llama, Qwen2, "
-            "Qwen3, Mistral, Phi-3, Phi-4 and Gemma 3.",
+            "Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3.",
         ),
     ] = "auto"
     backend: Annotated[

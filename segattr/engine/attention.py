@@ -2,8 +2,8 @@
 
 `SdpaAttention` is an island of autograd around torch's attention, or around the flash attention
 that transformers would use. `BandedAttention` is the softmax written out, in blocks of queries: for
-a few query rows, and for sliding windows, which torch's attention has only as a mask (cuDNN's
-backward returns NaN with one).
+a few query rows, for scores with a bound, and for sliding windows, which torch's attention has only
+as a mask (cuDNN's backward returns NaN with one).
 Axes: ``K`` path points, ``T`` tokens, ``R`` query rows, ``H`` query heads, ``N`` key heads, ``G``
 queries per key head, ``E`` head size.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segattr.engine.reference import compute_dtype
+from segattr.engine.reference import compute_dtype, softcap, softcap_slope
 
 BLOCK = 128
 
@@ -34,11 +34,12 @@ class SdpaAttention:
     Attributes:
         inputs: Queries, keys and values.
         output: ``[K, T, H, E]``.
-        scale, first, window: As `BandedAttention` takes them.
+        scale, first, window, softcap: As `BandedAttention` takes them.
     """
 
     first = 0
     window: int | None = None
+    softcap: float | None = None
 
     def __init__(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> None:
         self.scale = scale
@@ -65,7 +66,7 @@ class SdpaAttention:
 
 
 class FlashAttention(SdpaAttention):
-    """The same through transformers' interface to a flash attention, which knows windows."""
+    """The same through transformers' interface to a flash attention: with windows and bounds."""
 
     def __init__(
         self,
@@ -75,8 +76,9 @@ class FlashAttention(SdpaAttention):
         scale: float,
         module: nn.Module,
         window: int | None,
+        softcap: float | None = None,
     ) -> None:
-        self.module, self.window = module, window
+        self.module, self.window, self.softcap = module, window, softcap
         super().__init__(queries, keys, values, scale)
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
@@ -84,9 +86,8 @@ class FlashAttention(SdpaAttention):
 
         config: Any = self.module.config
         attend = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
-        output, _ = attend(
-            self.module, queries, keys, values, None, scaling=scale, sliding_window=self.window
-        )
+        settings = {"scaling": scale, "sliding_window": self.window, "softcap": self.softcap}
+        output, _ = attend(self.module, queries, keys, values, None, **settings)
         return output
 
 
@@ -104,6 +105,7 @@ class BandedAttention:
         scale: What scores are multiplied by.
         first: Position of the first query row.
         window: Tokens a query sees, itself included; ``None``: all.
+        softcap: Bound of the scores; ``None``: none.
     """
 
     def __init__(
@@ -114,18 +116,22 @@ class BandedAttention:
         scale: float,
         first: int,
         window: int | None = None,
+        softcap: float | None = None,
     ) -> None:
         self.inputs = [queries, keys, values]
-        self.scale, self.first, self.window = scale, first, window
+        self.scale, self.first, self.window, self.softcap = scale, first, window, softcap
         self.output = torch.empty_like(queries, memory_format=torch.contiguous_format)
-        for rows, _, (_, _, values), shares in self._blocks():
+        for rows, _, (_, _, values), _, shares in self._blocks():
             attended = torch.einsum("kngrt,ktne->krnge", shares, values)
             self.output[:, rows] = attended.flatten(2, 3)
 
-    def _blocks(self) -> Iterator[tuple[slice, slice, tuple[Tensor, Tensor, Tensor], Tensor]]:
-        """Per block: its rows, the tokens they see, q, k and v of these, and the softmax.
+    def _blocks(
+        self,
+    ) -> Iterator[tuple[slice, slice, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]]:
+        """Per block: its rows, the tokens they see, q, k and v of these, scores and softmax.
 
-        Shapes ``[K, R, N, G, E]``, ``[K, T, N, E]`` twice and ``[K, N, G, R, T]``.
+        Shapes ``[K, R, N, G, E]``, ``[K, T, N, E]`` twice and ``[K, N, G, R, T]`` twice; the scores
+        are those before their bound.
         """
         all_queries, all_keys, all_values = self.inputs
         wide, heads = compute_dtype(all_queries.dtype), all_keys.shape[2]
@@ -139,8 +145,9 @@ class BandedAttention:
             behind = tokens[at - seen.start :, None] - tokens  # [R, T]
             unseen = behind < 0 if self.window is None else (behind < 0) | (behind >= self.window)
             scores = torch.einsum("krnge,ktne->kngrt", queries, keys).mul_(self.scale)
-            shares = scores.masked_fill_(unseen, -torch.inf).softmax(-1)
-            yield rows, seen, (queries, keys, values), shares
+            bounded = scores if self.softcap is None else softcap(scores, self.softcap)
+            shares = bounded.masked_fill_(unseen, -torch.inf).softmax(-1)
+            yield rows, seen, (queries, keys, values), scores, shares
 
     def backward(self, grad: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of queries, keys and values, in their shapes."""
@@ -148,12 +155,14 @@ class BandedAttention:
         heads, wide = all_keys.shape[2], compute_dtype(grad.dtype)
         to_queries = torch.empty_like(all_queries, memory_format=torch.contiguous_format)
         to_keys, to_values = (torch.zeros_like(all_keys, dtype=wide) for _ in range(2))
-        for rows, seen, (queries, keys, values), shares in self._blocks():
+        for rows, seen, (queries, keys, values), scores, shares in self._blocks():
             block = grad[:, rows].unflatten(2, (heads, -1)).to(wide)  # [K, R, N, G, E]
             to_values[:, seen] += torch.einsum("kngrt,krnge->ktne", shares, block)
             to_shares = torch.einsum("krnge,ktne->kngrt", block, values)
             mean = (to_shares * shares).sum(-1, keepdim=True)
             to_scores = to_shares.sub_(mean).mul_(shares).mul_(self.scale)
+            if self.softcap is not None:
+                to_scores.mul_(softcap_slope(scores, scores, self.softcap))
             to_queries[:, rows] = torch.einsum("kngrt,ktne->krnge", to_scores, keys).flatten(2, 3)
             to_keys[:, seen] += torch.einsum("kngrt,krnge->ktne", to_scores, queries)
         return to_queries, to_keys.to(grad.dtype), to_values.to(grad.dtype)

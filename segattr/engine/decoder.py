@@ -19,10 +19,11 @@ FAMILIES = {
     "qwen3": "Qwen3",
     "mistral": "Mistral",
     "phi3": "Phi3",
+    "gemma2": "Gemma2",
     "gemma3": "Gemma3",
 }
 # Those whose ops have no kernels.
-GEMMA = {"gemma3"}
+GEMMA = {"gemma2", "gemma3"}
 # Place in the tree -> class; {0} is the family's folder in transformers, {1} its prefix.
 HOME = "transformers.models.{0}.modeling_{0}.{1}"
 LINEAR = "torch.nn.modules.linear.Linear"
@@ -50,7 +51,8 @@ TREE = {
     "model.rotary_emb": HOME + "RotaryEmbedding",
     "lm_head": LINEAR,
 }
-# What differs in Gemma. In transformers 4, Gemma3 has a module for each of its two ropes.
+# What differs in Gemma. In transformers 4, Gemma3 has a module for each of its two ropes, and
+# Gemma2 scales embeddings outside of their module, which this engine does not.
 GEMMA_TREE = {
     **TREE,
     "model": f"{HOME}Model or {HOME}TextModel",
@@ -117,8 +119,6 @@ def _why_not_config(config: Any, family: str) -> str | None:
         return f"it has layers of type {', '.join(sorted(other))}"
     if family in GEMMA and getattr(config, "use_bidirectional_attention", False):
         return "its tokens see those after them"
-    if family in GEMMA and config.final_logit_softcapping is not None:
-        return "it caps its logits"
     return None
 
 

@@ -53,6 +53,7 @@ class Top:
     rstd: Tensor
     logprobs: Tensor  # [K, A, V], float32 or better
     dtype: torch.dtype  # of the logits
+    logits: Tensor | None  # before their bound, if there is one
 
 
 class Forward:
@@ -79,6 +80,7 @@ class Forward:
         if not decoder.has_kernels:
             self.ops = _torch_ops(model, backend)
         self.layers, self.norm, self.output = decoder.layers, decoder.norm, decoder.head
+        self.softcap = decoder.softcap
         positions = torch.arange(last, device=self.inputs.device)[None]
         self.rotations = {
             kind: tuple(F.pad(table[0], (0, 0, 0, padding)) for table in tables)  # [T, E]
@@ -124,8 +126,10 @@ class Forward:
         """The answer rows' log-probabilities of all words."""
         normed, hidden, rstd = self._norm(self.norm, hidden, delta)
         logits = F.linear(normed, *self.output)
-        logprobs = logits.to(compute_dtype(logits.dtype)).log_softmax(-1)
-        return Top(hidden, rstd, logprobs, logits.dtype)
+        wide, kept = compute_dtype(logits.dtype), None
+        if self.softcap is not None:
+            kept, logits = logits, self.ops.softcap(logits, self.softcap)
+        return Top(hidden, rstd, logits.to(wide).log_softmax(-1), logits.dtype, kept)
 
     def targets(self, top: Top) -> Tensor:
         """The answer's words at every point, as an index ``[K, A, 1]`` into the vocabulary."""
@@ -166,11 +170,11 @@ class Forward:
         if window is not None and window >= keys.shape[1]:
             window = None
         if rows != slice(None):
-            return BandedAttention(*arguments, self.answer_rows.start, window)
+            return BandedAttention(*arguments, self.answer_rows.start, window, layer.softcap)
         if FLASH.fullmatch(layer.attention.config._attn_implementation):
-            return FlashAttention(*arguments, layer.attention, window)
-        if window is not None:
-            return BandedAttention(*arguments, 0, window)
+            return FlashAttention(*arguments, layer.attention, window, layer.softcap)
+        if window is not None or layer.softcap is not None:
+            return BandedAttention(*arguments, 0, window, layer.softcap)
         return SdpaAttention(*arguments)
 
     def _norm(self, norm: Norm, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, ...]:
@@ -191,7 +195,8 @@ def _torch_ops(model: Any, backend: str) -> Any:
     if backend == "triton":
         raise ValueError(
             "backend='triton' must have kernels for the model's ops, got a "
-            f"{type(model).__name__}, whose ops run in torch. Pass backend='auto'."
+            f"{type(model).__name__}, whose ops run in torch. Pass backend='auto', or "
+            "engine='autograd'."
         )
     return reference
 

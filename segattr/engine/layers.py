@@ -46,6 +46,7 @@ class Layer:
         head_size: Width of a head.
         scale: What scores are multiplied by.
         window: Tokens a query sees, itself included; ``None``: all.
+        softcap: Bound of the scores, which `softcap` keeps within it; ``None``: none.
         attention: The module that transformers' flash attention is called with.
     """
 
@@ -67,6 +68,7 @@ class Layer:
     head_size: int
     scale: float
     window: int | None
+    softcap: float | None
     attention: Any
 
 
@@ -78,24 +80,27 @@ class Decoder:
         layers: The decoder's.
         norm: After the last of them.
         head: To the logits.
+        softcap: Bound of the logits; ``None``: none.
         has_kernels: Whether all its ops are Triton kernels, too.
     """
 
     layers: list[Layer]
     norm: Norm
     head: Projection
+    softcap: float | None
     has_kernels: bool
 
     @classmethod
     def of(cls, model: Any) -> Decoder:
         """Read a causal LM of which `why_not_fused` says None."""
-        body, config = model.model, model.config
+        body, config, family = model.model, model.config, family_of(model)
         typed = zip(body.layers[: config.num_hidden_layers], layer_types(model), strict=False)
         return cls(
-            [_layer(layer, kind, config) for layer, kind in typed],
+            [_layer(layer, kind, config, family) for layer, kind in typed],
             _norm(body.norm),
             _projection(model.lm_head),
-            family_of(model) not in GEMMA,
+            config.final_logit_softcapping if family in GEMMA else None,
+            family not in GEMMA,
         )
 
 
@@ -118,7 +123,7 @@ def rope_tables(model: Any, inputs: Tensor, positions: Tensor) -> dict[str, tupl
     return dict.fromkeys(kinds, body.rotary_emb(inputs, positions))
 
 
-def _layer(layer: Any, kind: str, config: Any) -> Layer:
+def _layer(layer: Any, kind: str, config: Any, family: str) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     four_norms = hasattr(layer, "pre_feedforward_layernorm")
     queries, keys, values = _query_key_value(attention)
@@ -144,6 +149,8 @@ def _layer(layer: Any, kind: str, config: Any) -> Layer:
         head_size=attention.head_dim,
         scale=attention.scaling,
         window=config.sliding_window if kind == "sliding_attention" else None,
+        # Gemma3's attention knows the bound, and does not use it.
+        softcap=attention.attn_logit_softcapping if family == "gemma2" else None,
         attention=attention,
     )
 

@@ -28,8 +28,10 @@ class Reverse(ABC):
 
     def head(self, top: Top) -> Tensor:
         """From F to the last layer's output: ``[K, A, D]``; the log-probabilities are used up."""
-        grad = self._log_softmax(top).to(top.dtype)
-        grad = input_gradient((grad, self.forward.output))
+        grad = self._log_softmax(top)
+        if top.logits is not None:
+            grad.mul_(self._softcap(top.logits.to(grad.dtype)))
+        grad = input_gradient((grad.to(top.dtype), self.forward.output))
         return self._norm(grad, self.forward.norm, top.hidden, top.rstd)
 
     def layer(self, index: int, saved: Saved, grad: Tensor) -> Tensor:
@@ -86,6 +88,10 @@ class Reverse(ABC):
         """From F to the logits: ``[K, A, V]``."""
 
     @abstractmethod
+    def _softcap(self, logits: Tensor) -> Tensor:
+        """The slope of the logits' bound: ``[K, A, V]``."""
+
+    @abstractmethod
     def _norm(
         self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
@@ -113,6 +119,9 @@ class Gradients(Reverse):
         targets = self.forward.targets(top)
         of_targets = top.logprobs.gather(-1, targets)
         return top.logprobs.exp_().neg_().scatter_(-1, targets, 1 - of_targets.exp())
+
+    def _softcap(self, logits: Tensor) -> Tensor:
+        return self.ops.softcap_slope(logits, logits, self.forward.softcap)
 
     def _norm(
         self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None

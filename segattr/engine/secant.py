@@ -38,6 +38,9 @@ class Secants(Reverse):
         targets = self.forward.targets(top)[1:]
         return weights.scatter_add_(-1, targets, weights.new_ones(()).expand(targets.shape))
 
+    def _softcap(self, logits: Tensor) -> Tensor:
+        return self.ops.softcap_slope(logits[:-1], logits[1:], self.forward.softcap)
+
     def _norm(
         self, grad: Tensor, norm: Norm, hidden: Tensor, rstd: Tensor, residual: Tensor | None = None
     ) -> Tensor:
@@ -49,13 +52,11 @@ class Secants(Reverse):
 
     def _attention(self, saved: Saved, grad: Tensor) -> tuple[Tensor, ...]:
         attention = saved.attention
-        return self.ops.attention_secant(
-            grad,
-            *attention.inputs,
-            attention.scale,
-            attention.first,
-            attention.window,
-            self.split,
+        numbers = (attention.scale, attention.first, attention.window, self.split)
+        if attention.softcap is None:
+            return self.ops.attention_secant(grad, *attention.inputs, *numbers)
+        return self.ops.capped_attention_secant(
+            grad, *attention.inputs, *numbers, attention.softcap
         )
 
     def _rope(

@@ -68,9 +68,9 @@ class FastIG:
             only, everything else staying in place; the latter ranks segments better where that is
             known.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
-        engine: ``"fused"`` (Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 3's text models
-            with plain weights), ``"autograd"`` (any causal LM, but not ``rule="secant"``), or
-            ``"auto"``: fused where that runs.
+        engine: ``"fused"`` (Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and the text models of
+            Gemma 2 and 3, with plain weights), ``"autograd"`` (any causal LM, but not
+            ``rule="secant"``), or ``"auto"``: fused where that runs.
         backend: ``"triton"``, ``"torch"``, or ``"auto"``: Triton on CUDA devices that have it. The
             fused engine runs Gemma in torch.
         max_memory: Bytes to use beyond the weights; ``None``: most of what is free.

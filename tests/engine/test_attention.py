@@ -28,3 +28,25 @@ def test_banded_attention_is_attention_with_a_mask(window, first):
     torch.testing.assert_close(banded.output, expected.transpose(1, 2).detach())
     for got, wanted in zip(banded.backward(grad), gradients, strict=True):
         torch.testing.assert_close(got, wanted.transpose(1, 2))
+
+
+@pytest.mark.parametrize(("first", "window"), [(0, None), (0, 7), (140, 7), (295, None)])
+def test_banded_attention_keeps_scores_within_their_bound(first, window):
+    tokens, rows, bound = 300, 298 - first, 0.7
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values, grad = (
+        torch.randn(2, length, heads, 8, dtype=torch.float64, generator=generator)
+        for length, heads in ((rows, 4), (tokens, 2), (tokens, 2), (rows, 4))
+    )
+    banded = BandedAttention(queries, keys, values, 0.3, first, window, bound)
+    behind = torch.arange(first, first + rows)[:, None] - torch.arange(tokens)
+    unseen = (behind < 0) | (behind >= (window or tokens))
+    parts = [part.requires_grad_() for part in (queries, keys, values)]
+    repeated = [part.repeat_interleave(2, 2) for part in parts[1:]]
+    scores = torch.einsum("krhe,kthe->khrt", parts[0], repeated[0]) * 0.3
+    shares = (bound * (scores / bound).tanh()).masked_fill(unseen, -torch.inf).softmax(-1)
+    expected = torch.einsum("khrt,kthe->krhe", shares, repeated[1])
+    gradients = torch.autograd.grad(expected, parts, grad)
+    torch.testing.assert_close(banded.output, expected.detach())
+    for got, wanted in zip(banded.backward(grad), gradients, strict=True):
+        torch.testing.assert_close(got, wanted)

@@ -152,10 +152,11 @@ def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, f
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.slow(reason="16 traces of six models, three times")
+@pytest.mark.slow(reason="16 traces of seven models, three times")
 def test_low_precision_is_no_worse_than_transformers(dtype):
     """Both engines round the path and sum over it alike, so this is the decoder's own error."""
     names = ["llama", "qwen2-tied", "qwen3", "mistral-window", "phi3-partial-rope", "gemma3"]
+    names += [name for name in ("gemma2",) if name in VARIANTS]
     # Head size 64 has a fused attention on a GPU, too.
     errors = [mean_errors(name, dtype, head_dim=64 if DEVICE == "cuda" else 8) for name in names]
     for name, error in zip(names, errors, strict=True):

@@ -100,6 +100,20 @@ class TestCompleteness:
         got = reference.attention_secant(grad, *states, **settings, split=split)
         assert_complete(grad, outputs, got, states)
 
+    @pytest.mark.parametrize("split", ["mean", "content"])
+    @pytest.mark.parametrize("name", ["causal", "blocks, window"])
+    def test_attention_with_a_bound(self, dtype, size, name, split):
+        grad, states, settings = attention_case(name, 3, size**0.5, dtype)
+        outputs = BandedAttention(*states, *settings.values(), 0.7).output
+        got = reference.capped_attention_secant(grad, *states, *settings.values(), split, 0.7)
+        assert_complete(grad, outputs, got, states)
+
+    @pytest.mark.parametrize("bound", [0.3, 30.0])
+    def test_softcap(self, dtype, size, bound):
+        values, grad = random(4, 5, 8, dtype=dtype, scale=size), random(3, 5, 8, dtype=dtype)
+        got = grad * reference.softcap_slope(values[:-1], values[1:], bound)
+        assert_complete(grad, reference.softcap(values, bound), [got], [values])
+
 
 class TestOfNoLength:
     """Two equal points: the gradient, by autograd."""
@@ -135,6 +149,20 @@ class TestOfNoLength:
         twice = [state.expand(2, -1, -1, -1) for state in once]
         got = reference.attention_secant(grad, *twice, **settings, split=split)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+    def test_attention_with_a_bound(self):
+        grad, states, settings = attention_case("blocks, window", 2)
+        once = [state[:1] for state in states]
+        want = BandedAttention(*once, *settings.values(), 0.7).backward(grad)
+        twice = [state.expand(2, -1, -1, -1) for state in once]
+        got = reference.capped_attention_secant(grad, *twice, *settings.values(), "mean", 0.7)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+    def test_softcap(self):
+        values, grad = random(5, 8, scale=3).requires_grad_(), random(5, 8, seed=2)
+        (want,) = torch.autograd.grad(2.0 * (values / 2.0).tanh(), values, grad)
+        got = grad * reference.softcap_slope(values.detach(), values.detach(), 2.0)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
@@ -172,6 +200,11 @@ class TestFiniteNumbers:
         to_gate, to_up = getattr(reference, f"{unit}_secant")(grad, gate, up)
         torch.testing.assert_close(to_gate, torch.tensor([[0.5, 0.0, 0.5]], dtype=dtype))
         torch.testing.assert_close(to_up, torch.tensor([[1.5e4, 0.0, 100.0]], dtype=dtype))
+
+    def test_values_far_beyond_their_bound(self, dtype):
+        first = torch.tensor([1e6, -1e6, 1e6], dtype=dtype)
+        slope = reference.softcap_slope(first, torch.tensor([1e6, 1e6, 2e6], dtype=dtype), 2.0)
+        torch.testing.assert_close(slope, torch.tensor([0.0, 2e-6, 0.0], dtype=dtype))
 
     def test_a_row_of_zeros(self, dtype):
         hidden = torch.zeros(2, 1, 8, dtype=dtype)

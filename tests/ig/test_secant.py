@@ -23,6 +23,8 @@ PROTOTYPED = [
 ]
 FAMILIES = ["llama-biases", "qwen2-tied", "qwen3", "mistral-window", "phi3-long-rope", "gemma3"]
 
+FAMILIES += [name for name in ("gemma2",) if name in VARIANTS]
+
 
 def attribute(model, trace, rule=Secant(), **settings):  # noqa: B008 (frozen)
     return FastIG(model, rule=rule, **{"baseline": 0, **settings}).attribute(trace)
@@ -169,7 +171,7 @@ def test_the_model_is_untouched(trace):
 def test_other_models_are_refused_with_the_families_that_run():
     message = (
         r"rule='secant' must be able to run the model, which it is for plain Llama, Qwen2, "
-        r"Qwen3, Mistral, Phi3, Gemma3.*, but it is a GPT2LMHeadModel.*Pass rule='auto'\."
+        r"Qwen3, Mistral, Phi3, Gemma2, Gemma3.*, but it is a GPT2LMHeadModel.*Pass rule='auto'\."
     )
     with pytest.raises(ValueError, match=message):
         FastIG(make_model("gpt2"), rule="secant")

@@ -13,14 +13,17 @@ from segattr.engine.reference.gradients import (
     rms_norm_backward,
     rope,
     rope_backward,
+    softcap,
     swiglu,
     swiglu_backward,
 )
 from segattr.engine.reference.secants import (
     attention_secant,
+    capped_attention_secant,
     geglu_secant,
     log_softmax_secant,
     rms_norm_secant,
+    softcap_slope,
     swiglu_secant,
 )
 
@@ -39,6 +42,9 @@ __all__ = [
     "geglu_secant",
     "rope",
     "rope_backward",
+    "softcap",
+    "softcap_slope",
     "attention_secant",
+    "capped_attention_secant",
     "log_softmax_secant",
 ]

@@ -135,6 +135,11 @@ def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tens
     return gate.copy_(slope), up
 
 
+def softcap(values: Tensor, bound: float) -> Tensor:
+    """Return ``bound * tanh(values / bound)``, each step rounded as transformers does."""
+    return (values / bound).tanh_().mul_(bound)
+
+
 def rope(
     heads: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None = None, eps: float = 0.0
 ) -> Tensor:

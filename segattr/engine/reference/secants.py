@@ -11,6 +11,7 @@ S is the Jacobian. A bar is the mean over both points, s the logistic function,
                           to g: ubar m (mean s(g) + gbar s(larger g) s(-smaller g) phi(|g1 - g0|))
     y = gelu(g) u         the same with s(v(g)) in the place of s(g), v(g) = 2 c (g + a g^3), and
                           s's secant times that of v, 2 c (1 + a (g0^2 + g0 g1 + g1^2))
+    y = c tanh(x / c)     to x: 4 m times the secant of s from 2 x0 / c to 2 x1 / c
     P = softmax(Z)        to Z: L (m - <L, m> / sum L), L of both P
     O = P V               to V: Pbar^T m, to P: m Vbar^T
     Z = c Q K^T           to Q: c m Kbar, to K: c m^T Qbar
@@ -36,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segattr.engine.reference.dtype import compute_dtype
+from segattr.engine.reference.gradients import softcap
 
 SPLITS = ("mean", "content")
 # Probabilities of one block of attention: as many as stay in a CPU's cache.
@@ -93,6 +95,17 @@ def geglu_secant(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor
     slope = _gelu_slope(*(part.to(wide) for part in (gate[:-1], gate[1:])))
     to_gate = slope.mul_(up[:-1].to(wide) + up[1:].to(wide)).div_(2).mul_(grad)
     return to_gate.to(grad.dtype), to_up.to(grad.dtype)
+
+
+def softcap_slope(first: Tensor, second: Tensor, bound: float) -> Tensor:
+    """Return the slope of `softcap` from one value to another; its derivative where both are equal.
+
+    Args:
+        first: Float32 or better.
+        second: In the shape of ``first``.
+        bound: As in `softcap`.
+    """
+    return _logistic_slope(first * (2 / bound), second * (2 / bound)).mul_(4)
 
 
 def _silu_slope(first: Tensor, second: Tensor) -> Tensor:
@@ -166,6 +179,22 @@ def attention_secant(
     Returns:
         ``[P, R, H, E]``, ``[P, T, N, E]`` and ``[P, T, N, E]``, contiguous.
     """
+    inputs = (queries, keys, values)
+    return capped_attention_secant(grad, *inputs, scale, first, window, split, None)
+
+
+def capped_attention_secant(
+    grad: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    first: int,
+    window: int | None,
+    split: str,
+    bound: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same where `softcap` keeps the scores within a bound, if there is one."""
     wide, group = compute_dtype(grad.dtype), queries.shape[2] // keys.shape[2]
     to_queries = torch.empty_like(grad, memory_format=torch.contiguous_format)
     to_keys, to_values = (keys.new_empty(grad.shape[0], *keys.shape[1:]) for _ in range(2))
@@ -180,6 +209,7 @@ def attention_secant(
             first,
             window,
             split,
+            bound,
         )
         to_queries[piece, :, heads], to_keys[piece, :, head], to_values[piece, :, head] = found
     return to_queries, to_keys, to_values
@@ -194,6 +224,7 @@ def _head_secant(
     first: int,
     window: int | None,
     split: str,
+    bound: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for one piece and one key head: ``[R, G, E]``, ``[2, R, G, E]``, ``[2, T, E]``."""
     count, group, _ = grad.shape
@@ -209,6 +240,9 @@ def _head_secant(
         at, stop = first + rows.start, first + rows.stop
         seen = slice(0 if window is None else max(0, at - window + 1), stop)
         scores = queries[:, rows].flatten(1, 2) @ keys[:, seen].transpose(1, 2)  # [2, R G, T]
+        slope = None
+        if bound is not None:
+            slope, scores = softcap_slope(scores[0], scores[1], bound), softcap(scores, bound)
         _hide(scores, at, seen, window, group)
         log_shares = scores.sub_(scores.logsumexp(-1, keepdim=True))
         shares, weights = _shares_and_weights(log_shares, split)
@@ -216,6 +250,8 @@ def _head_secant(
         to_shares = block @ carried[seen].T
         centre = torch.linalg.vecdot(weights, to_shares) / weights.sum(-1)
         to_scores = to_shares.sub_(centre[:, None]).mul_(weights)
+        if slope is not None:
+            to_scores.mul_(slope)
         to_queries[rows] = (to_scores @ mean_keys[seen]).unflatten(0, (-1, group))
         to_keys[seen].addmm_(to_scores.T, mean_queries[rows].flatten(0, 1))
         to_values[seen].addmm_(shares.T, block)
