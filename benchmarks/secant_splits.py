@@ -23,7 +23,6 @@ from segattr.engine.fused import FusedEngine
 from segattr.engine.layers import Norm
 from segattr.engine.secant import Secants
 
-NODES = 8
 Function = Callable[..., Tensor]
 
 
@@ -33,7 +32,7 @@ def completed_chord(
     stops: list[Tensor],
     grad: Tensor,
     own: int,
-    nodes: int = NODES,
+    nodes: int,
 ) -> list[Tensor]:
     """Return a secant's multipliers of some inputs that move together along their chord.
 
@@ -79,6 +78,8 @@ def completed_chord(
 class Sdpa(Secants):
     """The package's secants, but attention's along the chord of queries, keys and values."""
 
+    nodes = 8
+
     def __init__(self, forward: Forward) -> None:
         super().__init__(forward, "mean")
 
@@ -110,7 +111,7 @@ class Sdpa(Secants):
             scores = (scale * queries @ keys.mT).masked_fill(unseen, -torch.inf)
             return scores.softmax(-1) @ values
 
-        return completed_chord(attend, zero, one, grad, own=1)
+        return completed_chord(attend, zero, one, grad, own=1, nodes=self.nodes)
 
 
 class Chord(Sdpa):
@@ -120,16 +121,21 @@ class Chord(Sdpa):
         self, zero: list[Tensor], one: list[Tensor], grad: Tensor, scale: float, unseen: Tensor
     ) -> list[Tensor]:
         queries, keys, values = zip(zero, one, strict=True)
+        # 0 at both ends where a row does not see: nothing moves there, and nothing is completed.
         scores = [
-            (scale * q @ k.mT).masked_fill(unseen, -1e30)
-            for q, k in zip(queries, keys, strict=True)
+            (scale * q @ k.mT).masked_fill(unseen, 0.0) for q, k in zip(queries, keys, strict=True)
         ]
+
+        def attend(scores: Tensor, values: Tensor) -> Tensor:
+            return scores.masked_fill(unseen, -torch.inf).softmax(-1) @ values
+
         to_scores, to_values = completed_chord(
-            lambda scores, values: scores.softmax(-1) @ values,
+            attend,
             [scores[0], values[0]],
             [scores[1], values[1]],
             grad,
             own=1,
+            nodes=self.nodes,
         )
         to_queries = scale * to_scores @ (keys[0] + keys[1]) / 2
         to_keys = scale * (to_scores.mT @ (queries[0] + queries[1])).sum(1, keepdim=True) / 2
@@ -165,11 +171,12 @@ class Chord(Sdpa):
         grad = self.ops.rope_backward(grad, cos, sin)
         return self._normed(grad, heads, *norm) if norm else grad
 
-    @staticmethod
-    def _chord(function: Function, states: list[Tensor], grad: Tensor, own: int) -> list[Tensor]:
+    def _chord(
+        self, function: Function, states: list[Tensor], grad: Tensor, own: int
+    ) -> list[Tensor]:
         """Of all pieces together."""
         starts, stops = [one[:-1] for one in states], [one[1:] for one in states]
-        return completed_chord(function, starts, stops, grad, own)
+        return completed_chord(function, starts, stops, grad, own, self.nodes)
 
 
 def token_scores(engine: FusedEngine, sweep: Secants, steps: int) -> Tensor:

@@ -33,9 +33,13 @@ def make_engine_on(name, trace) -> FusedEngine:
 
 
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("nodes", [1, 8])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_chords_are_complete(name, steps, split, trace):
+def test_chords_are_complete_however_rough_their_quadrature(
+    name, steps, nodes, split, trace, monkeypatch
+):
+    monkeypatch.setattr(split, "nodes", nodes)
     engine = make_engine_on(name, trace)
     change = engine.logprob(torch.tensor([0.0, 1.0], dtype=torch.float64)).diff().item()
     scores = secant_splits.token_scores(engine, split(engine.forward), steps)
