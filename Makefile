@@ -84,6 +84,7 @@ evidence-secant: .venv/test real-model
 	$(SECANT) --only "SmolLM2, reasoning, pad" --traces 8 $(REAL)
 	$(SECANT) --only "SmolLM2, all, pad" --traces 8 $(REAL) \
 	  --methods "auto|16|gradient|secant, [12],|secant, 4, mean"
+	.venv/bin/python benchmarks/evidence_precision.py
 	.venv/bin/python benchmarks/table.py
 
 # Environments that make would take for scraps.

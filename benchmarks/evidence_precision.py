@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--traces", type=int, help="at most so many of each model")
+    parser.add_argument("--traces", type=int, default=8, help="of each model")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "secant-precision.json")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -73,7 +73,7 @@ def main() -> None:
                 summary = {
                     f"{kind}_{key}": function(row[key] for row in rows)
                     for key in ("gap", "error", "gradient_error", "kept")
-                    for kind, function in (("median", median), ("worst", max), ("least", min))
+                    for kind, function in (("median", median), ("worst", max), ("mean", mean))
                 }
                 dtype_name = str(dtype).removeprefix("torch.")
                 case = {"model": name, "dtype": dtype_name, "scope": scope, "traces": len(rows)}

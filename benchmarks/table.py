@@ -47,6 +47,10 @@ Of rules (`evidence_quadrature.py`, `bench_rules.py`):
   rises most, which 17 forward passes find.
 - *its own estimates*: the part of a run that `rule="auto"` spends on choosing points and judging
   itself.
+
+Of its precision (`evidence_precision.py`): *gap*, completeness gap; *token error*, relative L2
+error against float64 with the same weights, median and worst trace; *of a gradient*, the same of
+the integrand at the input; *kept*, Jaccard index of the kept segments with those of float64, mean.
 """
 NOTHING_YET = """
 No GPU results yet: run `benchmarks/gpu_check.sh` where there is one.
@@ -220,6 +224,7 @@ GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     ),
     "secant": ("Finite propagation and Integrated Gradients by one yardstick", secant_table),
     "secant error bars": ("Error bars of finite propagation", error_bars_table),
+    "precision": ("What 16 and 32 bits cost finite propagation", precision_table),
     "ops": ("Ops", ops_table),
     "matmul": (
         "Matrix products",

@@ -107,3 +107,20 @@ def number(value: float | None, form: str) -> str:
 def with_interval(value: float, interval: Sequence[float], form: str) -> str:
     low, high = interval
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def precision_table(rows: list[Row]) -> str:
+    lines = [
+        [
+            f"{row['model']}, {row['scope']}: {row['dtype']}",
+            str(row["traces"]),
+            *(f"{row[f'{kind}_gap']:.1e}" for kind in ("median", "worst")),
+            *(f"{row[f'{kind}_error']:.1e}" for kind in ("median", "worst")),
+            f"{row['median_gradient_error']:.1e}",
+            f"{row['mean_kept']:.3f}",
+        ]
+        for row in rows
+    ]
+    return "\n" + markdown(
+        "model | traces | gap | worst | token error | worst | of a gradient | kept", lines
+    )
