@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from markdown_rows import Row, group_by, markdown, mid
-from table_secant import EXPLAINED, error_bars_table, secant_table
+from table_secant import EXPLAINED, error_bars_table, precision_table, secant_table
 
 HERE = Path(__file__).parent
 HEAD = """\
@@ -47,10 +47,6 @@ Of rules (`evidence_quadrature.py`, `bench_rules.py`):
   rises most, which 17 forward passes find.
 - *its own estimates*: the part of a run that `rule="auto"` spends on choosing points and judging
   itself.
-
-Of its precision (`evidence_precision.py`): *gap*, completeness gap; *token error*, relative L2
-error against float64 with the same weights, median and worst trace; *of a gradient*, the same of
-the integrand at the input; *kept*, Jaccard index of the kept segments with those of float64, mean.
 """
 NOTHING_YET = """
 No GPU results yet: run `benchmarks/gpu_check.sh` where there is one.
