@@ -1,9 +1,9 @@
 """What 16 and 32 bits cost: token scores of finite propagation, and of one gradient, to float64.
 
-python benchmarks/evidence_precision.py [--traces N] [--results FILE.json]
+python benchmarks/evidence_precision.py [--results FILE.json]
 
 The bundled model on its bundled traces, and SmolLM2-135M-Instruct (`make real-model`) on the
-made-up ones. float64 has the weights as each dtype rounds them.
+first made-up ones. float64 has the weights as each dtype rounds them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from segattr.scores import jaccard
 HERE = Path(__file__).parent
 MADE_UP = HERE / "made_up_traces.jsonl"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+REAL_TRACES = 5
 SCORER = SegmentScorer(beta=1.0)
 
 
 def models() -> Iterator[tuple[str, Any, Any, list[Trace]]]:
     yield "bundled", *load_demo(), [Trace.from_record(record) for record in load_records()]
-    records = map(json.loads, MADE_UP.read_text().splitlines())
+    records = map(json.loads, MADE_UP.read_text().splitlines()[:REAL_TRACES])
     yield "SmolLM2-135M", *load_real(), [Trace.from_record(record) for record in records]
 
 
@@ -57,7 +58,6 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--traces", type=int, default=8, help="of each model")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "secant-precision.json")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -69,7 +69,7 @@ def main() -> None:
                 settings: dict[str, Any] = {"rule": "secant", "scope": scope}
                 rounded = FastIG(converted, tokenizer, **settings)
                 exact = FastIG(converted, tokenizer, dtype=torch.float64, **settings)
-                rows = [measure(rounded, exact, trace) for trace in traces[: arguments.traces]]
+                rows = [measure(rounded, exact, trace) for trace in traces]
                 summary = {
                     f"{kind}_{key}": function(row[key] for row in rows)
                     for key in ("gap", "error", "gradient_error", "kept")
