@@ -121,7 +121,7 @@ def precision_table(rows: list[Row]) -> str:
             *(f"{row[f'{kind}_gap']:.1e}" for kind in ("median", "worst")),
             *(f"{row[f'{kind}_error']:.1e}" for kind in ("median", "worst")),
             f"{row['median_gradient_error']:.1e}",
-            f"{row['median_kept']:.3f}",
+            f"{row['mean_kept']:.3f}",
         ]
         for row in rows
     ]
