@@ -28,6 +28,12 @@ from segattr.engine.decoder import FAMILIES
 from segattr.training.rows import Row
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Triton's interpreter before 3.9 makes loop bounds of arrays with one element.
+    ignored = r"ignore:Conversion of an array with ndim:DeprecationWarning:triton\.runtime"
+    config.addinivalue_line("filterwarnings", ignored)
+
+
 @pytest.fixture
 def exact_norms(monkeypatch):
     """Give the fused engine's models norms in float64, so that it must equal them to rounding.

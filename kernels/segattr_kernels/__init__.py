@@ -4,6 +4,7 @@ Static launch shapes, no autotuning, no atomics: the same call gives the same bi
 and CUDA tensors, or ``TRITON_INTERPRET=1`` set before the import.
 """
 
+from segattr_kernels.attention_secant import attention_secant
 from segattr_kernels.blend import blend
 from segattr_kernels.path_dot import path_dot
 from segattr_kernels.rms_norm import rms_norm, rms_norm_backward, rms_norm_secant
@@ -21,4 +22,5 @@ __all__ = [
     "swiglu_secant",
     "rope",
     "rope_backward",
+    "attention_secant",
 ]

@@ -46,4 +46,4 @@ def launch(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
     # Triton launches on the current device, which need not be the tensor's.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         # With fusion, a product that must be rounded first would go into an fma unrounded.
-        kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
+        kernel[(programs,)](*arguments, **{"enable_fp_fusion": False, **options})

@@ -36,9 +36,12 @@ KERNELS = [
     "rope_backward",
     "rope_backward_with_norm",
 ]
-CAPABILITIES = [80, 90]  # A100, H100 and H200
+ATTENTION_KERNELS = ["log_sum_exp", "centre", "to_queries", "to_tokens"]  # as launched
+CAPABILITIES = {80: 163, 90: 227}  # A100, H100 and H200: KiB of shared memory a program may have
 DTYPES = ["bfloat16", "float32"]
 WIDTHS = [3584, 8192]  # Qwen2-7B and Llama-70B, with 28 and 64 heads of 128
+HEAD_SIZES = [64, 128]
+SPLITS = ["mean", "content"]
 
 
 def _calls(dtype: str, width: int) -> list:
@@ -71,6 +74,15 @@ def _calls(dtype: str, width: int) -> list:
     ]
 
 
+def _attend(dtype: str, head_size: int, split: str) -> None:
+    import segattr_kernels as ops
+    import torch
+
+    queries = torch.zeros(2, 3, 4, head_size, dtype=getattr(torch, dtype))
+    keys = queries[:, :, :2].contiguous()
+    ops.attention_secant(queries[:1], queries, keys, keys, 0.125, split=split)
+
+
 def _compile_all(folder: Path) -> None:
     """Runs in the subprocess: write every cubin, and its PTX, into the folder."""
     from triton.backends.compiler import GPUTarget
@@ -96,19 +108,27 @@ def _compile_all(folder: Path) -> None:
     JITFunction.__getitem__ = lambda kernel, grid: (
         lambda *args, **options: compiled.append(kernel.warmup(*args, grid=grid, **options))
     )
+
+    def keep(*names: str) -> None:
+        for name, kernel in zip(names, compiled, strict=True):
+            assert kernel.metadata.target.arch == gpu.capability
+            assert kernel.metadata.shared <= 1024 * CAPABILITIES[gpu.capability]
+            place = folder / name
+            place.write_bytes(kernel.asm["cubin"])
+            place.with_suffix(".ptx").write_text(kernel.asm["ptx"])
+        compiled.clear()
+
     for gpu.capability, dtype, width in product(CAPABILITIES, DTYPES, WIDTHS):
         for name, call in zip(KERNELS, _calls(dtype, width), strict=True):
             call()
-            kernel = compiled.pop()
-            assert not compiled
-            assert kernel.metadata.target.arch == gpu.capability
-            place = folder / _file(name, gpu.capability, dtype, width)
-            place.write_bytes(kernel.asm["cubin"])
-            place.with_suffix(".ptx").write_text(kernel.asm["ptx"])
+            keep(_file(name, gpu.capability, dtype, width))
+    for gpu.capability, dtype, size, split in product(CAPABILITIES, DTYPES, HEAD_SIZES, SPLITS):
+        _attend(dtype, size, split)
+        keep(*(_file(f"{n}-{split}", gpu.capability, dtype, size) for n in ATTENTION_KERNELS))
 
 
-def _file(kernel: str, capability: int, dtype: str, width: int) -> str:
-    return f"{kernel}-{capability}-{dtype}-{width}.cubin"
+def _file(kernel: str, capability: int, dtype: str, size: int) -> str:
+    return f"{kernel}-{capability}-{dtype}-{size}.cubin"
 
 
 @pytest.fixture(scope="session")
@@ -136,13 +156,18 @@ def _resources(cubin: Path) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+SIZES = [
+    *product(KERNELS, WIDTHS),
+    *product(map("-".join, product(ATTENTION_KERNELS, SPLITS)), HEAD_SIZES),
+]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("kernel", "size"), SIZES)
 @pytest.mark.slow(reason="compiles every kernel for eight targets")
-def test_nothing_spills(cubins, kernel, capability, dtype, width):
-    used = _resources(cubins / _file(kernel, capability, dtype, width))
+def test_nothing_spills(cubins, kernel, capability, dtype, size):
+    used = _resources(cubins / _file(kernel, capability, dtype, size))
     assert used["REG"] > 0
     # Spilled registers live on the stack or in local memory.
     assert used["STACK"] == used["LOCAL"] == 0, used
