@@ -208,3 +208,15 @@ def test_points_may_still_be_evaluated(trace):
     ours = FastIG(model, rule="secant", baseline=0).integrand(trace, [0.5])
     theirs = FastIG(model, baseline=0).integrand(trace, [0.5])
     assert torch.equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("name", ["llama-biases", "qwen3", "mistral-window"])
+def test_kernels_in_the_sweep(name):
+    """On the GPU or in Triton's interpreter, which is slow: a short trace, two layers."""
+    pytest.importorskip("triton")
+    trace = EncodedTrace(torch.arange(3, 17), (0, 4), [(4, 8), (8, 10)], (11, 13))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = make_variant(name, num_hidden_layers=2, sliding_window=5).to(device)
+    want, got = (attribute(model, trace, Secant(2), backend=word) for word in ("torch", "triton"))
+    assert (want.settings["backend"], got.settings["backend"]) == ("torch", "triton")
+    assert_close(got.token_scores, want.token_scores, 1e-12)
