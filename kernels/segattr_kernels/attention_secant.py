@@ -35,7 +35,7 @@ from segattr_kernels.attention_tiles import (
 )
 from segattr_kernels.launch import launch, wide
 
-MAX_HEAD_SIZE = 256
+MAX_HEAD_SIZE = 256  # half of it in float64: blocks lie in shared memory
 
 
 @triton.jit
@@ -162,12 +162,13 @@ def attention_secant(
     Memory beside the results: two numbers a point, head and row. A strided argument is copied.
 
     Raises:
-        ValueError: If the head size is above 256.
+        ValueError: If the head size is above 256, or 128 in float64.
     """
     (pieces, rows, heads, head_size), (_, tokens, key_heads, _) = grad.shape, keys.shape
-    if head_size > MAX_HEAD_SIZE:
+    most = MAX_HEAD_SIZE if grad.dtype != torch.float64 else MAX_HEAD_SIZE // 2
+    if head_size > most:
         raise ValueError(
-            f"the head size must be at most {MAX_HEAD_SIZE}, got {head_size}. "
+            f"the head size must be at most {most} in {grad.dtype}, got {head_size}. "
             "Pass backend='torch' for such a model."
         )
     to_queries = grad.new_empty(grad.shape)

@@ -12,6 +12,8 @@ from segattr_kernels.logarithmic_mean import phi
 
 COUNTS = ["first", "window", "R", "T"]  # of a kernel's arguments: compiled once for all of them
 HIDDEN_SCORE = tl.constexpr(-1e30)  # of a token that a row does not see: -inf gives NaN
+# Whether tl.dot takes it; some versions before do.
+FLOAT64_DOT = tl.constexpr(tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6))
 
 
 @triton.jit
@@ -68,9 +70,11 @@ def rows(p_q, p_g, p_s, i_p, i_h, o_r, R, H: tl.constexpr, E: tl.constexpr, DOT:
 
 @triton.jit
 def dot(b_left, b_right):
-    if b_left.dtype == tl.float64:  # tl.dot does not take it in every version
-        return tl.sum(b_left[:, :, None] * b_right[None, :, :], 1)
-    return tl.dot(b_left, b_right, input_precision="ieee")
+    if b_left.dtype != tl.float64:
+        return tl.dot(b_left, b_right, input_precision="ieee")
+    if FLOAT64_DOT:
+        return tl.dot(b_left, b_right, out_dtype=tl.float64)
+    return tl.sum(b_left[:, :, None] * b_right[None, :, :], 1)
 
 
 @triton.jit

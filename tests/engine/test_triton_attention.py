@@ -31,20 +31,20 @@ CASES = {
     "last rows, window": (1, 20, 50, 1, 1, 16, 30),
     "wide window": (1, 9, 9, 1, 1, 16, 100),
 }
-SLOW = {
+LARGE = {
     "below blocks": (1, 63, 63, 2, 1, 64, None),
     "blocks": (1, 64, 64, 2, 1, 64, None),
     "above blocks": (2, 65, 65, 4, 2, 80, None),
     "real heads": (1, 40, 130, 2, 1, 128, None),
     "real heads, window": (1, 130, 130, 2, 2, 128, 40),
-    "largest heads": (1, 33, 33, 1, 1, 256, None),
 }
+SIZES = {**CASES, **LARGE, "largest heads": (1, 33, 33, 1, 1, 256, None)}
 slow = pytest.mark.slow(reason="hundreds of programs in the interpreter")
-ALL = [*CASES, *(name if DEVICE == "cuda" else pytest.param(name, marks=slow) for name in SLOW)]
+ALL = [*CASES, *(name if DEVICE == "cuda" else pytest.param(name, marks=slow) for name in LARGE)]
 
 
 def arguments(name, dtype, scale=1.0):
-    pieces, rows, tokens, heads, key_heads, size, window = {**CASES, **SLOW}[name]
+    pieces, rows, tokens, heads, key_heads, size, window = SIZES[name]
     grad = random(pieces, rows, heads, size, dtype=dtype, seed=3)
     queries = random(pieces + 1, rows, heads, size, dtype=dtype, scale=scale)
     keys, values = (
@@ -69,6 +69,11 @@ def assert_three_ways(given, dtype):
 @pytest.mark.parametrize("name", ALL)
 def test_kernels_are_as_accurate_as_torch(name, dtype):
     assert_three_ways(arguments(name, dtype), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_largest_heads(dtype):
+    assert_three_ways(arguments("largest heads", dtype), dtype)
 
 
 @pytest.mark.parametrize("dtype", SLACK, ids=str)
@@ -160,9 +165,10 @@ def test_no_pieces_give_empty_results():
     assert [one.shape for one in got] == [(0, *part.shape[1:]) for part in want]
 
 
-def test_a_head_too_large_is_refused():
-    grad, points = random(1, 1, 1, 257), random(2, 1, 1, 257)
-    with pytest.raises(ValueError, match="head size must be at most 256, got 257"):
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 128), (torch.bfloat16, 256)], ids=str)
+def test_a_head_too_large_is_refused(dtype, most):
+    grad, points = (random(n, 1, 1, most + 1, dtype=dtype) for n in (1, 2))
+    with pytest.raises(ValueError, match=f"head size must be at most {most} in {dtype}, got"):
         kernels.attention_secant(grad, points, points, points, 1.0)
 
 
