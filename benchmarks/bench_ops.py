@@ -24,7 +24,7 @@ VARIANTS = ("torch", "torch.compile", "triton")
 
 @dataclass(frozen=True)
 class Size:
-    """Path points, tokens, hidden size, MLP width, heads and head size of a chunk."""
+    """Path points, tokens, hidden size, MLP width, heads, key heads and head size of a chunk."""
 
     name: str
     K: int
@@ -32,6 +32,7 @@ class Size:
     D: int
     F: int
     H: int
+    N: int
     E: int
 
     def __str__(self) -> str:
@@ -39,9 +40,9 @@ class Size:
 
 
 SIZES = (
-    [Size("7B", 8, 2048, 3584, 18944, 28, 128), Size("1.5B", 8, 2048, 1536, 8960, 12, 128)]
+    [Size("7B", 8, 2048, 3584, 18944, 28, 4, 128), Size("1.5B", 8, 2048, 1536, 8960, 12, 2, 128)]
     if ON_GPU
-    else [Size("small", 2, 1024, 256, 688, 4, 64)]
+    else [Size("small", 2, 1024, 256, 688, 4, 2, 64)]
 )
 
 
@@ -112,6 +113,32 @@ def rope_with_norm_backward(s: Size) -> tuple[list[Any], float]:
     return [grad, cos, sin, heads, random(s.E), 1e-6], 1.5 * elements
 
 
+def rms_norm_secant(s: Size) -> tuple[list[Any], float]:
+    # with the residual, between K points: reads T D (3 K - 2), writes T D (K - 1)
+    grad, residual = (random(s.K - 1, s.T, s.D) for _ in range(2))
+    arguments = [grad, random(s.K, s.T, s.D), random(s.D), 1e-6, residual]
+    return arguments, (4 * s.K - 3) * s.T * s.D
+
+
+def rms_norm_secant_of_heads(s: Size) -> tuple[list[Any], float]:
+    # between K points: reads T H E (2 K - 1), writes T H E (K - 1)
+    grad, heads = random(s.K - 1, s.T, s.H, s.E), random(s.K, s.T, s.H, s.E)
+    return [grad, heads, random(s.E), 1e-6], (3 * s.K - 2) * s.T * s.H * s.E
+
+
+def swiglu_secant(s: Size) -> tuple[list[Any], float]:
+    # between K points: reads T F (3 K - 1), writes T F (2 K - 2)
+    gate, up = (random(s.K, s.T, s.F) for _ in range(2))
+    return [random(s.K - 1, s.T, s.F), gate, up], (5 * s.K - 3) * s.T * s.F
+
+
+def attention_secant(s: Size) -> tuple[list[Any], float]:
+    # one piece: reads T E (3 H + 4 N), writes T E (H + 2 N); arithmetic takes longer than either
+    grad, queries = (random(points, s.T, s.H, s.E) for points in (1, 2))
+    keys, values = (random(2, s.T, s.N, s.E) for _ in range(2))
+    return [grad, queries, keys, values, s.E**-0.5], (4 * s.H + 6 * s.N) * s.T * s.E
+
+
 OPS = {
     make.__name__: make
     for make in (
@@ -125,6 +152,10 @@ OPS = {
         rope_backward,
         rope_with_norm,
         rope_with_norm_backward,
+        rms_norm_secant,
+        rms_norm_secant_of_heads,
+        swiglu_secant,
+        attention_secant,
     )
 }
 
@@ -137,7 +168,7 @@ def inputs(op: str, size: Size) -> tuple[list[Any], float]:
 
 @cache
 def implementation(op: str, variant: str) -> Callable[..., object]:
-    name = op.replace("_with_norm", "")
+    name = op.replace("_with_norm", "").replace("_of_heads", "")
     module = (
         ops.choose("triton", torch.empty(0, device=DEVICE)) if variant == "triton" else reference
     )
@@ -158,6 +189,8 @@ def test_op(
 ) -> None:
     if variant == "triton" and not (ON_GPU and importlib.util.find_spec("triton")):
         pytest.skip("needs CUDA and Triton")
+    if (op, variant) == ("attention_secant", "torch.compile"):
+        pytest.skip("would be unrolled: loops over heads and blocks")
     arguments, elements = inputs(op, size)
     function = implementation(op, variant)
 
