@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -9,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from segattr import Trace
+from segattr import FastIG, Trace
+from segattr.demo import load_records
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import evidence_precision  # noqa: E402
 import evidence_summary  # noqa: E402
 import table  # noqa: E402
 
@@ -159,3 +163,21 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     # Against F of transformers, whose norms are float32 even in a float64 model.
     for split in ("mean", "content", "chord", "sdpa"):
         assert runs[f"secant, 2, {split}"]["incompleteness"] < 1e-6
+
+
+def test_precision_is_judged_against_float64(demo):
+    """float32 loses little, and float16 a thousand times as much."""
+    model, tokenizer = demo
+    trace = Trace.from_record(load_records()[0])
+    rows = []
+    for dtype in (torch.float32, torch.float16):
+        converted = copy.deepcopy(model).to(dtype)
+        rounded, exact = (
+            FastIG(converted, tokenizer, rule="secant", scope="reasoning", dtype=wanted)
+            for wanted in (None, torch.float64)
+        )
+        rows.append(evidence_precision.measure(rounded, exact, trace))
+    wide, narrow = rows
+    assert 0 < wide["gap"] < 1e-4 < narrow["gap"] < 1e-2
+    assert 0 < wide["error"] < 1e-4 < narrow["error"] < 1e-1
+    assert wide["kept"] == narrow["kept"] == 1
