@@ -71,10 +71,12 @@ def rows(p_q, p_g, p_s, i_p, i_h, o_r, R, H: tl.constexpr, E: tl.constexpr, DOT:
 @triton.jit
 def dot(b_left, b_right):
     if b_left.dtype != tl.float64:
-        return tl.dot(b_left, b_right, input_precision="ieee")
-    if FLOAT64_DOT:
-        return tl.dot(b_left, b_right, out_dtype=tl.float64)
-    return tl.sum(b_left[:, :, None] * b_right[None, :, :], 1)
+        b_product = tl.dot(b_left, b_right, input_precision="ieee")
+    elif FLOAT64_DOT:
+        b_product = tl.dot(b_left, b_right, out_dtype=tl.float64)
+    else:
+        b_product = tl.sum(b_left[:, :, None] * b_right[None, :, :], 1)
+    return b_product
 
 
 @triton.jit
