@@ -24,7 +24,7 @@ the traces:
   *deletion*: when it is taken out of the text. *blocked attention*: when no later token can attend
   to it, positions staying. All four are also judged as if they were methods.
 - *cost*: forward passes, 3 a path point, 2 a sweep of secants (whose quadrature chord and sdpa
-  pay on top); *s*: median time of a trace on one thread, two processes side by side.
+  pay on top); *s*: median time of a trace on one thread of a busy machine.
   *gap*: by how much the token scores miss the change of F, median. *traces*: of the method; the
   cheap ones ran on more.
 - *AUROC*: how often a necessary segment is stronger than a redundant one, mean over the traces;
