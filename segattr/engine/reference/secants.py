@@ -30,6 +30,8 @@ heads, ``N`` key heads, ``G`` queries per key head, ``E`` head size, ``V`` vocab
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -79,21 +81,26 @@ def swiglu_secant(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tenso
         gate: At the points, ``[P + 1, ..., F]``.
         up: In the shape of ``gate``.
     """
-    wide = compute_dtype(grad.dtype)
-    silu = F.silu(gate.to(wide))
-    to_up = (silu[:-1] + silu[1:]).div_(2).mul_(grad)
-    slope = _silu_slope(*(part.to(wide) for part in (gate[:-1], gate[1:])))
-    to_gate = slope.mul_(up[:-1].to(wide) + up[1:].to(wide)).div_(2).mul_(grad)
-    return to_gate.to(grad.dtype), to_up.to(grad.dtype)
+    return _gated_secant(grad, gate, up, F.silu, _silu_slope)
 
 
 def geglu_secant(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Return the multipliers of ``gate`` and ``up`` of `geglu` as `swiglu_secant` does."""
+    return _gated_secant(grad, gate, up, partial(F.gelu, approximate="tanh"), _gelu_slope)
+
+
+def _gated_secant(
+    grad: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
     wide = compute_dtype(grad.dtype)
-    gelu = F.gelu(gate.to(wide), approximate="tanh")
-    to_up = (gelu[:-1] + gelu[1:]).div_(2).mul_(grad)
-    slope = _gelu_slope(*(part.to(wide) for part in (gate[:-1], gate[1:])))
-    to_gate = slope.mul_(up[:-1].to(wide) + up[1:].to(wide)).div_(2).mul_(grad)
+    gate, up = gate.to(wide), up.to(wide)
+    activated = activation(gate)
+    to_up = (activated[:-1] + activated[1:]).div_(2).mul_(grad)
+    to_gate = slope(gate[:-1], gate[1:]).mul_(up[:-1] + up[1:]).div_(2).mul_(grad)
     return to_gate.to(grad.dtype), to_up.to(grad.dtype)
 
 
