@@ -13,8 +13,10 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import transformers
 from evidence_methods import METHODS, Row, measure, tasks_of
@@ -23,6 +25,7 @@ from evidence_traces import Kind
 from measured import Results, describe_commit
 
 HERE = Path(__file__).parent
+EVERY = 20
 SCOPES = ("reasoning", "all")
 KINDS = [
     *(Kind("bundled", scope, "pad", 63, 24) for scope in SCOPES),
@@ -30,14 +33,16 @@ KINDS = [
     *(Kind("SmolLM2", scope, "pad", 16, 16) for scope in SCOPES),
     Kind("SmolLM2", "reasoning", "mean", 16, 16),
 ]
-Task = tuple[Kind, int, tuple[str, ...]]
+Task = tuple[Any, Any, tuple[str, ...]]  # kind and number of a trace, and names of methods
 
 
 def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def measure_all(tasks: list[Task], path: Path, workers: int) -> None:
+def measure_all(
+    measure: Callable[[Task], list[Row]], tasks: list[Task], path: Path, workers: int
+) -> None:
     """Append what is not in the file yet, in whatever order it is done."""
     done = {(row["kind"], row["trace"], row["method"]) for row in read(path)}
     tasks = [
@@ -52,7 +57,7 @@ def measure_all(tasks: list[Task], path: Path, workers: int) -> None:
             lines = [json.dumps({"commit": commit, **row}) + "\n" for row in future.result()]
             file.write("".join(lines))
             file.flush()
-            if count % 50 == 0 or count == len(tasks):
+            if count % EVERY == 0 or count == len(tasks):
                 print(f"{count} of {len(tasks)}", file=sys.stderr, flush=True)
 
 
@@ -73,7 +78,7 @@ def main() -> None:
         for number in range(min(kind.traces, arguments.traces))
         for names in tasks_of(kind, arguments.methods)
     ]
-    measure_all(tasks, path, arguments.workers)
+    measure_all(measure, tasks, path, arguments.workers)
     order = [*map(str, KINDS), YARDSTICKS, *METHODS].index
     rows = sorted(
         read(path), key=lambda row: (order(row["kind"]), order(row["method"]), row["trace"])

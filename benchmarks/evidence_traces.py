@@ -65,13 +65,19 @@ def make_trace(model: str, number: int) -> tuple[EncodedTrace, list[bool | None]
         record = json.loads(MADE_UP.read_text().splitlines()[number])
         encoded = encode(Trace.from_record(record), load(model)[1])
         return encoded, record["metadata"]["necessary"]
+    trace, necessary = fresh_trace(number)
+    return encode(trace, load(model)[1]), necessary
+
+
+def fresh_trace(number: int) -> tuple[Trace, list[bool | None]]:
+    """A trace of the bundled model's world, one that it answers."""
+    model, tokenizer = load("bundled")
     rng = random.Random(f"{SEED} {number}")
     while True:
         fresh = sample(rng, list(LEVELS.values())[number % len(LEVELS)])
         segments = [segment.text for segment in fresh.segments]
         trace = Trace(fresh.question, fresh.reasoning, fresh.answer, segments=segments)
-        encoded = encode(trace, load(model)[1])
-        if answers_correctly(load(model)[0], encoded):
+        if answers_correctly(model, encode(trace, tokenizer)):
             break
     known = dict.fromkeys(NECESSARY, True) | dict.fromkeys(REDUNDANT, False)
-    return encoded, [known.get(kind) for kind in fresh.kinds]
+    return trace, [known.get(kind) for kind in fresh.kinds]

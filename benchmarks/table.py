@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import table_real
 from markdown_rows import Row, group_by, markdown, mid
 from table_secant import EXPLAINED, error_bars_table, precision_table, secant_table
 
@@ -221,6 +222,12 @@ GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "secant": ("Finite propagation and Integrated Gradients by one yardstick", secant_table),
     "secant error bars": ("Error bars of finite propagation", error_bars_table),
     "precision": ("What 16 and 32 bits cost finite propagation", precision_table),
+    "integrands": ("Where F moves on a real model", table_real.integrands_table),
+    "real rules": ("What rules make of it", table_real.rules_table),
+    "real auto": ("What auto makes of it", table_real.auto_table),
+    "real errors": ("What it says of its own errors", table_real.errors_table),
+    "real traces": ("Traces that a real model reads", table_real.traces_table),
+    "real": ("Which scores to recommend on a real model", table_real.scores_table),
     "ops": ("Ops", ops_table),
     "matmul": (
         "Matrix products",
@@ -246,11 +253,11 @@ def render(path: Path) -> str:
         f"{result['date']}; `results/{path.name}`.\n"
     )
     groups = group_by(result["runs"], "group")
-    for group, (title, table) in GROUPS.items():
-        if rows := groups.get((group,)):
-            text += f"\n### {title}\n{table(rows)}"
-            if (plot := path.with_suffix(".png")).exists():
-                text += f"\n![{title}](results/{plot.name})\n"
+    found = [(group, *GROUPS[group]) for group in GROUPS if (group,) in groups]
+    for number, (group, title, table) in enumerate(found):
+        text += f"\n### {title}\n{table(groups[(group,)])}"
+        if number == 0 and (plot := path.with_suffix(".png")).exists():
+            text += f"\n![{title}](results/{plot.name})\n"
     return text
 
 
@@ -259,7 +266,7 @@ def main() -> None:
         print(render(Path(sys.argv[1])))
         return
     results = sorted((HERE / "results").glob("*.json"), key=lambda path: path.stem)
-    text = HEAD + EXPLAINED + "".join(map(render, results))
+    text = HEAD + EXPLAINED + table_real.EXPLAINED + "".join(map(render, results))
     if not any(path.name.startswith("gpu") for path in results):
         text += NOTHING_YET
     (HERE / "README.md").write_text(text)

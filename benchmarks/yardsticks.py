@@ -185,10 +185,11 @@ def pearson(one: Sequence[float], other: Sequence[float]) -> float:
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     """Correlation of the ranks, equal values sharing theirs."""
-    return pearson(*(_ranks(np.asarray(values, dtype=float)) for values in (one, other)))
+    return pearson(*(ranks(values) for values in (one, other)))
 
 
-def _ranks(values: np.ndarray) -> Any:
+def ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 0 on, equal values sharing theirs."""
     above = np.subtract.outer(values, values)
     return (above > 0).sum(1) + (above == 0).sum(1) / 2
 
