@@ -55,7 +55,8 @@ def load(name: str) -> tuple[Any, Any]:
 def make_ig(kind: Kind) -> FastIG:
     model, tokenizer = load(kind.model)
     baseline = tokenizer.eos_token_id if kind.baseline == "eos" else kind.baseline
-    return FastIG(model, tokenizer, baseline=baseline, scope=kind.scope, scorer=SCORER)
+    settings: dict[str, Any] = {"baseline": baseline, "scope": kind.scope, "scorer": SCORER}
+    return FastIG(model, tokenizer, **settings, agreement=1, max_evaluations=65)  # of the tables
 
 
 @lru_cache(maxsize=8)

@@ -17,6 +17,12 @@ from torch import Tensor
 
 from segattr.trace import EncodedTrace, Trace
 
+WIDE_GAP = 0.05  # relative; beyond, so much of F(x) - F(x') is missing that points were too few
+DOUBTS = {
+    "gap": "the completeness gap is wide, so the scores are no good estimate",
+    "agreement": "the scores did not converge, so more path points may change what is kept",
+}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
@@ -31,8 +37,9 @@ class Attribution:
         evaluations: Reverse sweeps through the whole model: a gradient evaluation each, or a piece
             of finite propagation.
         method: Name of the method, such as ``"integrated-gradients"`` or ``"finite-propagation"``.
-        converged: Whether the method is sure of what it was asked for: the kept segments, or scores
-            within a tolerance. None for methods that cannot tell; then there are no errors either.
+        converged: Whether what the method was asked for was reached, by its own estimate: an
+            agreement of the kept segments, or scores within a tolerance. None for methods that
+            cannot tell; then there are no errors either.
         token_error: Estimated absolute error of each token score, ``[T]``.
         segment_samples: The segments' sums of scores and of absolute scores as they may really be,
             float64 ``[P, S, 2]``; the first sample has the sums as they are. NaN where no error can
@@ -53,16 +60,22 @@ class Attribution:
 
     def __repr__(self) -> str:
         name = "" if self.encoded.id is None else f"{self.encoded.id!r}, "
-        baseline, gap = "", ""
-        if self.baseline_logprob is not None:
-            baseline = f"{self.baseline_logprob:.2f} -> "
-            gap = f" (completeness gap {self.completeness_gap:.1%})"
+        baseline = "" if self.baseline_logprob is None else f"{self.baseline_logprob:.2f} -> "
         return (
             f"Attribution({name}{self.method}, {len(self.token_scores)} tokens, "
-            f"{len(self.encoded.segments)} segments, log p {baseline}{self.target_logprob:.2f}"
-            f"{gap}, {self.evaluations} evaluation{'s' * (self.evaluations != 1)}, "
-            f"converged={self.converged})"
+            f"{len(self.encoded.segments)} segments, log p {baseline}{self.target_logprob:.2f}, "
+            f"{self.evaluations} evaluation{'s' * (self.evaluations != 1)}, "
+            f"trustworthy={self.trustworthy}{self._grounds()})"
         )
+
+    def _grounds(self) -> str:
+        """What `trustworthy` rests on, in brackets."""
+        grounds = []
+        if (gap := self.completeness_gap) is not None:
+            grounds.append(f"gap {gap:.1%}")
+        if self.converged is not None:
+            grounds.append("converged" if self.converged else "not converged")
+        return f" ({'; '.join(grounds)})" if grounds else ""
 
     @property
     def completeness_gap(self) -> float | None:
@@ -70,6 +83,21 @@ class Attribution:
         if self.baseline_logprob is None:
             return None
         return completeness_gap(self.token_scores, self.target_logprob - self.baseline_logprob)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the scores are not to be trusted, names of `DOUBTS`; empty if nothing says so."""
+        return doubts_of(self.completeness_gap, self.converged)
+
+    @property
+    def trustworthy(self) -> bool | None:
+        """Whether nothing speaks against the scores; None for methods that cannot tell.
+
+        A method can tell by its completeness gap, and by an estimate of its own error.
+        """
+        if self.completeness_gap is None and self.converged is None:
+            return None
+        return not self.doubts
 
     @property
     def segment_error(self) -> Tensor | None:
@@ -141,6 +169,18 @@ class Attribution:
 def completeness_gap(token_scores: Tensor, change: float) -> float:
     """Return ``|sum a - change| / |change|``; ``change`` is ``F(x) - F(x')``."""
     return abs(float(token_scores.double().sum()) - change) / max(abs(change), 1e-12)
+
+
+def doubts_of(gap: float | None, converged: bool | None, max_gap: float = WIDE_GAP) -> list[str]:
+    """Return the names of `DOUBTS` that hold.
+
+    Args:
+        gap: As `Attribution.completeness_gap`.
+        converged: As `Attribution.converged`.
+        max_gap: The widest gap that is no doubt, relative.
+    """
+    found = {"gap": gap is not None and not gap <= max_gap, "agreement": converged is False}
+    return [name for name in DOUBTS if found[name]]
 
 
 class Method(Protocol):

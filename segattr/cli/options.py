@@ -15,16 +15,18 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from segattr.attribution import WIDE_GAP
 from segattr.checks import require_word
 from segattr.cli.console import in_flags
-from segattr.dataset.flags import WIDE_GAP, Requirements
+from segattr.dataset.flags import Requirements
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
 from segattr.ig.baseline import BASELINES
 from segattr.ig.choice import RULE_NAMES, rule_of
 from segattr.ig.fast_ig import SCOPES
 from segattr.ig.fitted import Rule
-from segattr.ig.rules import IntegrationRule
+from segattr.ig.rules import AGREEMENT, IntegrationRule
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.scores import SegmentScorer
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
@@ -58,14 +60,14 @@ def switches_of(flag: str, text: str | None) -> dict[str, Any]:
 
 
 def requirements_of(names: str, max_gap: float = WIDE_GAP) -> Requirements:
-    """Return what a trace must have, from names with commas between.
+    """Return what a trace must have, from names with commas between; "none" stands for no name.
 
     Raises:
         ValueError: If a name is unknown, in the words of the command.
     """
     words = [name.strip() for name in names.split(",") if name.strip()]
     try:
-        return Requirements(words, max_gap)
+        return Requirements([] if words == ["none"] else words, max_gap)
     except ValueError as error:
         raise ValueError(in_flags(str(error), ["require", "max_gap"])) from None
 
@@ -131,7 +133,7 @@ class RuleOptions:
         str,
         arg(
             metavar="RULE",
-            help="auto (more path points where it matters, until the kept segments are certain), "
+            help="auto (more path points where it matters, until the kept segments agree), "
             f"{one_of(RULE_NAMES[1:-1])}, secant (finite propagation: differences in place of "
             "gradients, for Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3), or a "
             "file RULE.json that calibrate wrote.",
@@ -139,13 +141,25 @@ class RuleOptions:
     ] = "auto"
     steps: Annotated[int | None, optional("N")] = None
     """Path points of a rule with a name, 50 if left out; pieces of secant, 1 if left out."""
-    max_evaluations: Annotated[int | None, optional("N")] = None
-    """Limit of auto on gradient evaluations per trace; 65 if left out."""
+    agreement: Annotated[
+        float | None,
+        optional(
+            "X",
+            "Auto stops where the kept segments are expected to agree so well (Jaccard index) with "
+            f"those of the exact integral; 1: where none is undecided; {AGREEMENT} if left out.",
+        ),
+    ] = None
+    max_evaluations: Annotated[
+        int | None,
+        optional(
+            "N", f"Limit of auto on gradient evaluations a trace; {MAX_EVALUATIONS} if left out."
+        ),
+    ] = None
     tolerance: Annotated[float | None, optional("X")] = None
     """Auto also stops where no strength or consistency is off by more, by its estimate."""
 
     def make(self, scorer: SegmentScorer, scope: str) -> IntegrationRule:
-        """Return the rule that makes the scorer's segments certain, for this scope.
+        """Return the rule that makes the scorer's segments agree, for this scope.
 
         Raises:
             ValueError: If the options contradict each other, in the words of the command.
@@ -160,6 +174,7 @@ class RuleOptions:
                 scorer=scorer,
                 tolerance=self.tolerance,
                 max_evaluations=self.max_evaluations,
+                agreement=self.agreement,
             )
             if isinstance(made, Rule):
                 made.require_scope(scope)

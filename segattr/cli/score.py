@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg, create_mutex_group
 
+from segattr.attribution import DOUBTS, WIDE_GAP
 from segattr.cli.console import (
     INTERRUPTED,
     OK,
@@ -32,7 +33,7 @@ from segattr.cli.options import (
 from segattr.cli.reading import open_traces, require_other_file
 from segattr.cli.summary import Tally
 from segattr.cli.text_options import TextOptions
-from segattr.dataset.flags import FLAGS, WIDE_GAP, Requirements
+from segattr.dataset.flags import FLAGS, Requirements
 from segattr.dataset.jsonl import ScoredWriter
 from segattr.dataset.runner import Kind, Outcome, score_dataset
 from segattr.scores import SegmentScorer, UndecidedWarning
@@ -46,6 +47,7 @@ class Score:
     """Attribute the answer to every trace's segments by Integrated Gradients.
 
     Writes one JSON object a trace: its texts, the scores of its segments and tokens, and what ran.
+    Traces whose scores cannot be trusted are named, counted and left out; see --require.
 
     Exit codes: 0 all scored, 1 some traces failed (named on stderr, the others are written), 2
     nothing could be done, 130 interrupted. An interrupted run goes on with --resume.
@@ -66,12 +68,13 @@ class Score:
         optional(
             "NAMES",
             f"What a trace must have to be written, of {one_of(FLAGS)}, with commas between: "
-            "the answer likelier than at the baseline, several segments, a narrow gap, no special "
-            "tokens spelled out. Others are named; without it, they are flagged in OUT.",
+            "the answer likelier than at the baseline, several segments, a narrow gap, the "
+            f"agreement asked for, no special tokens spelled out. {one_of(DOUBTS)} if left out; "
+            "none writes all. What is not required is flagged in OUT.",
         ),
-    ] = ""
+    ] = ",".join(DOUBTS)
     max_gap: Annotated[float, arg(metavar="X")] = WIDE_GAP
-    """The widest completeness gap that is not flagged."""
+    """The widest completeness gap that is neither flagged nor left out."""
     resume: Annotated[bool, EXISTING] = False
     """Continue OUT, passing over the texts it holds."""
     overwrite: Annotated[bool, EXISTING] = False
@@ -97,6 +100,7 @@ class Score:
             ig = load_ig(
                 self.source, self.machine, self.path, tokenizer, rule=rule, max_length=length
             )
+            errors.print(f"segattr: {rule.cost}")
             outcomes = score_dataset(
                 traces, encoder(ig.lm, encoding), ig, self.scorer, writer, self.requirements()
             )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 REMEDIES = {
     "rise": "Is it the right answer, and the model that can read them?",
     "segments": "See --segmenter and --keywords.",
-    "gap": "See --max-evaluations, --steps and --max-gap.",
+    "gap": "See --max-evaluations, a fixed --rule with more --steps, --scope and --max-gap.",
+    "agreement": "See --max-evaluations, --agreement, --scope and --baseline.",
     "plain": "See --split-special-tokens.",
 }
 
@@ -33,14 +34,16 @@ class Tally:
     kept: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     evaluations: list[int] = field(default_factory=list)
+    agreements: list[float] = field(default_factory=list)
     undecided: int = 0
-    unfinished: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
     segments: list[int] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.kinds[outcome.kind] += 1
         self.seconds += outcome.seconds
+        self.left_out.update(outcome.flags)
         if (scored := outcome.scored) is None:
             return
         self.lengths.append(len(scored.input_ids))
@@ -48,9 +51,10 @@ class Tally:
         self.kept.append(kept / max(1, tokens))
         if scored.completeness_gap is not None:
             self.gaps.append(scored.completeness_gap)
+        if scored.agreement is not None:
+            self.agreements.append(scored.agreement)
         self.evaluations.append(scored.evaluations)
         self.undecided += any(segment.undecided for segment in scored.segments)
-        self.unfinished += scored.converged is False
         self.flags.update(scored.flags)
         self.segments.append(len(scored.segments))
 
@@ -59,30 +63,35 @@ class Tally:
         counts = [f"{count} {kind.value}" for kind, count in self.kinds.items()]
         yield ", ".join(counts)
         if self.lengths:
-            yield (
-                f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
-                f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
-            )
-            yield (
-                f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
-                f"{statistics.median(self.segments):g} segments a trace in the median"
-            )
-            count = statistics.median(self.evaluations)
-            yield f"{count:g} evaluation{'s' * (count != 1)} in the median{self._gap()}"
-            if self.undecided or self.unfinished:
-                yield (
-                    f"{self.undecided} traces have undecided segments, {self.unfinished} did not "
-                    "converge: see --max-evaluations, --tolerance and --baseline"
-                )
+            yield from self._of_the_scored()
+        for what, flags in (("flagged", self.flags), ("left out for", self.left_out)):
+            for flag, count in flags.items():
+                yield f"{what} {flag}, {count} traces: {FLAGS[flag]}. {REMEDIES[flag]}"
+        if self.left_out:
+            yield "--require none also writes what was left out"
 
-            for flag, count in self.flags.items():
-                yield f"flagged {flag}, {count} traces: {FLAGS[flag]}. {REMEDIES[flag]}"
+    def _of_the_scored(self) -> Iterator[str]:
+        yield (
+            f"{60 * len(self.lengths) / self.seconds:.1f} traces/min, "
+            f"longest {max(self.lengths)} tokens, peak memory {_peak_memory() / 2**30:.2f} GiB"
+        )
+        yield (
+            f"{statistics.mean(self.kept):.0%} of the reasoning kept on average, "
+            f"{statistics.median(self.segments):g} segments a trace in the median"
+        )
+        count = statistics.median(self.evaluations)
+        yield f"{count:g} evaluation{'s' * (count != 1)} in the median{self._trust()}"
+        if self.undecided:
+            yield f"{self.undecided} traces have undecided segments: see --agreement"
 
-    def _gap(self) -> str:
-        """The completeness gaps, for methods that have them."""
-        if not self.gaps:
-            return ""
-        return f", a completeness gap of {statistics.median(self.gaps):.1%}"
+    def _trust(self) -> str:
+        """What the methods can tell of their errors."""
+        gap, agreement = "", ""
+        if self.gaps:
+            gap = f", a completeness gap of {statistics.median(self.gaps):.1%}"
+        if self.agreements:
+            agreement = f", an expected agreement of {statistics.median(self.agreements):.1%}"
+        return gap + agreement
 
 
 def _peak_memory() -> int:

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segattr.attribution import Attribution
+from segattr.attribution import DOUBTS, WIDE_GAP, Attribution, doubts_of
 from segattr.checks import require_word
 from segattr.trace import EncodedTrace
 
-WIDE_GAP = 0.05  # the integral misses so much of F(x) - F(x') that the scores deserve more points
 # Each is the name of what a trace should have, and what is so if it does not.
 FLAGS = {
     "rise": "the answer is no likelier with the trace than at the baseline",
     "segments": "the trace is a single segment, so there is nothing to choose",
-    "gap": "the completeness gap is wide, so the scores are no good estimate",
+    **DOUBTS,
     "plain": "the trace spells out special tokens, which became control tokens",
 }
 
 
 class UnfitTraceError(ValueError):
-    """A trace has a flag that it was required not to have."""
+    """A trace has flags that it was required not to have.
+
+    Args:
+        names: The flags, of `FLAGS`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+    def __str__(self) -> str:
+        return "; ".join(FLAGS[name] for name in self.names)
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,8 @@ class Requirements:
     """What a trace must have to be kept.
 
     Args:
-        names: Of `FLAGS`.
+        names: Of `FLAGS`. None by default, unlike the command's: what is called gives what it was
+            asked for, and its flags say the rest.
         max_gap: The widest completeness gap that is no flag, relative.
 
     Raises:
@@ -46,12 +57,13 @@ class Requirements:
 
     def flags(self, attribution: Attribution) -> list[str]:
         """Return those of `FLAGS` that an attributed trace has."""
-        baseline, gap = attribution.baseline_logprob, attribution.completeness_gap
-        found = {
-            "rise": baseline is not None and not attribution.target_logprob > baseline,
-            "gap": gap is not None and not gap <= self.max_gap,
-        }
-        flags = {*_known_before(attribution.encoded), *(name for name in found if found[name])}
+        baseline = attribution.baseline_logprob
+        flags = [
+            *_known_before(attribution.encoded),
+            *doubts_of(attribution.completeness_gap, attribution.converged, self.max_gap),
+        ]
+        if baseline is not None and not attribution.target_logprob > baseline:
+            flags.append("rise")
         return [name for name in FLAGS if name in flags]
 
     def check_tokens(self, encoded: EncodedTrace) -> None:
@@ -60,8 +72,8 @@ class Requirements:
 
     def check(self, flags: Sequence[str]) -> None:
         """Raise UnfitTraceError if a required name is among the flags."""
-        if reasons := [FLAGS[name] for name in flags if name in self.names]:
-            raise UnfitTraceError("; ".join(reasons))
+        if unwanted := [name for name in flags if name in self.names]:
+            raise UnfitTraceError(unwanted)
 
 
 def _known_before(encoded: EncodedTrace) -> list[str]:

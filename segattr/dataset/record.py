@@ -18,8 +18,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from segattr.attribution import Attribution
-from segattr.dataset.segment import Amount, Count, ScoredSegment, Span
+from segattr.attribution import DOUBTS, Attribution
+from segattr.dataset.segment import Amount, Count, ScoredSegment, Share, Span
 from segattr.scores import SegmentScorer, SegmentScores, SegmentSums
 from segattr.trace import EncodedTrace, Trace
 from segattr.training.rows import Row, training_row
@@ -27,7 +27,7 @@ from segattr.training.rows import Row, training_row
 if TYPE_CHECKING:
     from segattr.dataset.student import Student
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class SchemaError(ValueError):
@@ -64,7 +64,8 @@ class ScoredTrace:
         baseline_logprob: F(x'), in nats; None for methods without a baseline.
         completeness_gap: See `Attribution`; None for methods without a baseline.
         evaluations: Gradient evaluations that were spent.
-        converged: Whether the method is sure; None if it cannot tell.
+        converged: As in `Attribution`.
+        agreement: As in `SegmentScores`; None if the method estimates no error.
         flags: What speaks against its scores, of `segattr.dataset.flags.FLAGS`.
         method: Name of the attribution method.
         ran: What really ran: `Attribution.settings`.
@@ -103,6 +104,7 @@ class ScoredTrace:
     completeness_gap: Amount | None
     evaluations: Count
     converged: bool | None
+    agreement: Share | None
     flags: list[str]
     method: str
     ran: dict[str, Any]
@@ -235,6 +237,13 @@ class ScoredTrace:
             method=self.method,
             settings=self.ran,
         )
+
+    @property
+    def trustworthy(self) -> bool | None:
+        """As `Attribution.trustworthy`, by its flags."""
+        if self.completeness_gap is None and self.converged is None:
+            return None
+        return not DOUBTS.keys() & set(self.flags)
 
     @property
     def texts(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,13 +39,14 @@ class Kind(enum.Enum):
 class Outcome:
     """What became of one trace of the input: a scored trace, or why there is none.
 
-    ``place`` is where it stands, as it came with the trace.
+    ``place`` is where it stands, as it came with the trace; ``flags`` is why it was left out.
     """
 
     place: Any
     kind: Kind
     scored: ScoredTrace | None = None
     error: str | None = None
+    flags: Sequence[str] = ()
     seconds: float = 0.0
 
 
@@ -85,12 +86,13 @@ def scored_trace(
     requirements: Requirements = NONE,
 ) -> ScoredTrace:
     """Score an attribution, and put together all that is known about its trace."""
+    scores = scorer.score(attribution)
     return ScoredTrace(
         schema=SCHEMA,
         id=id_of(trace),
         digest=trace.digest,
         **_texts(trace),
-        segments=_segments(attribution, scorer.score(attribution)),
+        segments=_segments(attribution, scores),
         **_tokens(attribution.encoded),
         # 9 digits give every float32 back.
         token_scores=[float(f"{score:.9g}") for score in attribution.token_scores.tolist()],
@@ -99,6 +101,7 @@ def scored_trace(
         completeness_gap=attribution.completeness_gap,
         evaluations=attribution.evaluations,
         converged=attribution.converged,
+        agreement=scores.agreement,
         flags=requirements.flags(attribution),
         method=attribution.method,
         ran=dict(attribution.settings),
@@ -212,7 +215,7 @@ def score_dataset(
         except OSError:  # the file, not the trace: nothing after it could be written either
             raise
         except UnfitTraceError as error:
-            yield Outcome(place, Kind.LEFT_OUT, error=str(error))
+            yield Outcome(place, Kind.LEFT_OUT, error=str(error), flags=error.names)
         except TraceTooLongError as error:
             yield Outcome(place, Kind.TOO_LONG, error=str(error))
         except (ValueError, FloatingPointError, MemoryError) as error:

@@ -22,6 +22,7 @@ def rule_of(
     scorer: SegmentScorer | None = PAPER,
     tolerance: float | None = None,
     max_evaluations: int | None = None,
+    agreement: float | None = None,
 ) -> IntegrationRule:
     """Return the rule that these settings of `FastIG` stand for.
 
@@ -32,13 +33,18 @@ def rule_of(
         scorer: For ``"auto"``, or for the `Adaptive` that a fitted rule gives way to; the others
             do without.
         tolerance: For the same rules.
-        max_evaluations: For the same rules; ``None`` means 65.
+        max_evaluations: For the same rules; ``None`` means `MAX_EVALUATIONS`.
+        agreement: For the same rules; ``None`` means `AGREEMENT`, if there is a scorer.
 
     Raises:
         ValueError: If a word is unknown, a number is out of range, or two settings contradict.
         TypeError: If ``rule`` is neither a name nor a rule.
     """
-    limits: dict[str, object] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
+    limits: dict[str, object] = {
+        "tolerance": tolerance,
+        "max_evaluations": max_evaluations,
+        "agreement": agreement,
+    }
     if isinstance(rule, (Fixed, Adaptive, Secant)):
         if isinstance(rule, Adaptive) and scorer not in (PAPER, rule.scorer):
             limits["scorer"] = scorer
@@ -51,6 +57,19 @@ def rule_of(
     if rule == "secant":
         _require_none("rule='secant'", limits, "Pass rule='auto'.")
         return Secant() if steps is None else Secant(steps)
+    _require_auto_or_fitted(rule)
+    kind = "a fitted rule" if isinstance(rule, Rule) else "rule='auto'"
+    remedy = "Set max_evaluations, or name a rule such as rule='midpoint'."
+    _require_none(kind, {"steps": steps}, remedy)
+    most = MAX_EVALUATIONS if max_evaluations is None else max_evaluations
+    adaptive = Adaptive(scorer, tolerance, most, agreement)
+    if not isinstance(rule, Rule):
+        return adaptive
+    return rule if adaptive == Adaptive() else replace(rule, otherwise=adaptive)
+
+
+def _require_auto_or_fitted(rule: object) -> None:
+    """Raise if what is no other rule is not one of these either."""
     if isinstance(rule, str) and rule != "auto":
         names = ", ".join(map(repr, RULE_NAMES))
         raise ValueError(f"rule must be one of {names}, or a Rule, got {rule!r}.")
@@ -59,15 +78,6 @@ def rule_of(
             f"rule must be a name or a Rule, got {rule!r}. Load files with Rule.load; Fixed, "
             "Adaptive and Secant are rules too."
         )
-    kind = "a fitted rule" if isinstance(rule, Rule) else "rule='auto'"
-    remedy = "Set max_evaluations, or name a rule such as rule='midpoint'."
-    _require_none(kind, {"steps": steps}, remedy)
-    adaptive = Adaptive(
-        scorer, tolerance, MAX_EVALUATIONS if max_evaluations is None else max_evaluations
-    )
-    if not isinstance(rule, Rule):
-        return adaptive
-    return rule if adaptive == Adaptive() else replace(rule, otherwise=adaptive)
 
 
 def _require_none(kind: str, settings: dict[str, object], remedy: str) -> None:

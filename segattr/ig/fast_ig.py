@@ -46,21 +46,25 @@ class FastIG:
             wrappers, quantised, or spread with ``device_map``.
         tokenizer: For traces given as text; ``None`` loads the one at ``model.name_or_path``.
         rule: Where gradients are evaluated: ``"auto"`` (9 path points, then more where the
-            integrand is rough, until the estimated error cannot change which segments are kept),
+            integrand is rough, until the kept segments are expected to agree with those of the
+            exact integral),
             ``"riemann"`` (the paper's Eq. 2), ``"linspace"`` (its released code), ``"midpoint"``,
             ``"trapezoid"``, ``"gauss-legendre"``; or nowhere: ``"secant"``, finite propagation, see
             `Secant`; or an object: `Fixed`, `Adaptive`, `Secant`, or a `Rule` fitted to the model,
             which gives way to ``"auto"`` where the completeness gap is larger than its validation
-            saw.
+            saw. What a trace costs, ``FastIG(...).rule.cost`` says.
         steps: Path points of a named rule other than ``"auto"``, ``None`` means 50; or pieces of
             ``"secant"``, ``None`` means 1.
-        scorer: Whose kept segments ``"auto"`` makes certain: give the one you score with. ``None``:
-            only the tolerance counts.
+        scorer: Whose kept segments must agree: give the one you score with. ``None``: only the
+            tolerance counts.
+        agreement: ``"auto"`` stops where the kept segments' expected Jaccard index with those of
+            the exact integral is at least this, in (0, 1], by its estimate; 1: where no segment is
+            undecided. ``None`` means 0.95.
         tolerance: ``"auto"`` also stops where no segment's strength or consistency is off by more,
             by its estimate; ``None``: only the kept segments count.
-        max_evaluations: Limit on path points for ``"auto"``, at least 9; ``None`` means 65. Points
-            spent by a `Rule` before it gave way are not counted. At the limit, ``converged`` is
-            False.
+        max_evaluations: Limit on path points for ``"auto"``, each a gradient evaluation, at least
+            9; ``None`` means 129. Points spent by a `Rule` before it gave way are not counted. At
+            the limit, ``converged`` is False.
         baseline: Where the path starts: ``"pad"`` (the pad token's embedding, as the paper; without
             a pad token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding
             table), a token id, or a tensor ``[D]``. Resolved here, once.
@@ -93,6 +97,7 @@ class FastIG:
         scorer: SegmentScorer | None = PAPER,
         tolerance: float | None = None,
         max_evaluations: int | None = None,
+        agreement: float | None = None,
         baseline: str | int | Tensor = "pad",
         scope: str = "all",
         dtype: torch.dtype | None = None,
@@ -104,13 +109,12 @@ class FastIG:
     ) -> None:
         require_word("engine", engine, ENGINES)
         require_word("scope", scope, SCOPES)
-        self.rule = rule_of(
-            rule,
-            steps=steps,
-            scorer=scorer,
-            tolerance=tolerance,
-            max_evaluations=max_evaluations,
-        )
+        limits: dict[str, Any] = {
+            "tolerance": tolerance,
+            "max_evaluations": max_evaluations,
+            "agreement": agreement,
+        }
+        self.rule = rule_of(rule, steps=steps, scorer=scorer, **limits)
         self.scorer = self.rule.scorer or scorer  # a fixed rule has none, but `fit_rule` asks
         self.lm = CausalLM(model, tokenizer, dtype, max_length)
         self.baseline = Baseline(baseline, self.lm)

@@ -57,6 +57,14 @@ class Rule:
     def scorer(self) -> SegmentScorer | None:
         return self.otherwise.scorer
 
+    @property
+    def cost(self) -> str:
+        points = len(self.alphas)
+        return (
+            f"{points} gradient evaluation{'s' * (points != 1)} a trace; where it gives way, "
+            f"{self.otherwise.cost.removesuffix(' a trace')} more"
+        )
+
     def integrate(self, path: Path, spans: Spans) -> Findings:
         """Sum the integrands at the path points, or give way; see `IntegrationRule`."""
         scores = weighted_sum(path, self.alphas, self.weights)

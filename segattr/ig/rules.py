@@ -17,6 +17,7 @@ from segattr.ig.path import Path
 from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.integral import require_tolerance
 from segattr.quadrature.refinement import (
+    COARSEST,
     MAX_EVALUATIONS,
     Refinement,
     refine,
@@ -25,6 +26,7 @@ from segattr.quadrature.refinement import (
 from segattr.scores import SegmentScorer, segment_samples
 
 PAPER = SegmentScorer()
+AGREEMENT = 0.95  # what is expected of the kept segments, as a Jaccard index
 GRADIENTS, DIFFERENCES = "integrated-gradients", "finite-propagation"
 Spans = Sequence[tuple[int, int]]
 
@@ -36,8 +38,8 @@ class Findings:
     Args:
         token_scores: ``[T]``, float32 or better.
         settings: How the rule really ended; see `settings_of`.
-        converged: Whether the rule is sure of the scores. None if it cannot tell; so are the next
-            two.
+        converged: Whether the rule reached what it was asked for. None if it cannot tell; so are
+            the next two.
         token_error: Estimated absolute error of each score, ``[T]``.
         segment_samples: The segments' sums as they may really be, float64 ``[P, S, 2]``.
     """
@@ -59,7 +61,12 @@ class IntegrationRule(Protocol):
 
     @property
     def scorer(self) -> SegmentScorer | None:
-        """Whose kept segments it makes certain, if it does."""
+        """Whose kept segments it makes agree, if it does."""
+        ...
+
+    @property
+    def cost(self) -> str:
+        """What one trace takes, in words: such as ``"50 gradient evaluations a trace"``."""
         ...
 
     def require(self, model: Any, baseline: str, scope: str) -> None:
@@ -82,10 +89,10 @@ def settings_of(rule: str, **known: Any) -> dict[str, Any]:
     Args:
         rule: Name of the rule.
         known: ``steps`` (path points, or pieces, of a rule that has a fixed number), ``split`` of
-            ``"secant"``, ``scorer``, ``tolerance`` and ``max_evaluations`` of ``"auto"``, and which
-            rule it ``gave_way`` for.
+            ``"secant"``, ``scorer``, ``agreement``, ``tolerance`` and ``max_evaluations`` of
+            ``"auto"``, and which rule it ``gave_way`` for.
     """
-    keys = ("steps", "split", "scorer", "tolerance", "max_evaluations", "gave_way")
+    keys = ("steps", "split", "scorer", "agreement", "tolerance", "max_evaluations", "gave_way")
     return {"rule": rule, **dict.fromkeys(keys), **known}
 
 
@@ -116,6 +123,10 @@ class Fixed:
     def scorer(self) -> None:
         return None
 
+    @property
+    def cost(self) -> str:
+        return f"{self.num_points} gradient evaluation{'s' * (self.num_points != 1)} a trace"
+
     def require(self, model: Any, baseline: str, scope: str) -> None:
         """Fits every model."""
 
@@ -130,38 +141,55 @@ class Adaptive:
     """9 path points, then more where the integrand is rough, until the estimated error is small.
 
     Args:
-        scorer: It stops when the error cannot change which segments this scorer keeps. ``None``:
-            only the tolerance counts.
+        scorer: Whose kept segments must agree. ``None``: only the tolerance counts.
         tolerance: It also stops when no segment's strength or consistency is off by more, by its
             own estimate. ``None``: only the kept segments count.
         max_evaluations: Most path points, at least 9. At this number it stops, and says that it
             has not converged.
+        agreement: It stops when the kept segments are expected to agree so well with those of the
+            exact integral, in (0, 1]: the mean Jaccard index over the samples of the estimated
+            error, `SegmentScores.agreement`. 1: when no sample keeps other segments. ``None``:
+            `AGREEMENT` with a scorer; there is no agreement without one.
 
     Raises:
-        ValueError: If a number is out of range, or neither scorer nor tolerance is given.
+        ValueError: If a number is out of range, neither scorer nor tolerance is given, or an
+            agreement without a scorer.
     """
 
     scorer: SegmentScorer | None = PAPER
     tolerance: float | None = None
     max_evaluations: int = MAX_EVALUATIONS
+    agreement: float | None = None
     method = GRADIENTS
 
     def __post_init__(self) -> None:
         require_max_evaluations(self.max_evaluations)
+        _require_agreement(self.agreement, self.scorer)
         if self.tolerance is not None:
             require_tolerance(self.tolerance)
         elif self.scorer is None:
             raise ValueError("tolerance must be given with scorer=None, got None. Pass either.")
 
     def __str__(self) -> str:
+        agreement = "" if self.asked is None else f", agreement {self.asked:g}"
         bound = "" if self.tolerance is None else f", tolerance {self.tolerance:g}"
-        return f"auto, at most {self.max_evaluations} points{bound}"
+        return f"auto{agreement}{bound}, at most {self.max_evaluations} points"
+
+    @property
+    def asked(self) -> float | None:
+        """The agreement at which it stops; None without a scorer."""
+        return AGREEMENT if self.agreement is None and self.scorer is not None else self.agreement
+
+    @property
+    def cost(self) -> str:
+        least = "" if self.max_evaluations == COARSEST else f"{COARSEST} to "
+        return f"{least}{self.max_evaluations} gradient evaluations a trace"
 
     def require(self, model: Any, baseline: str, scope: str) -> None:
         """Fits every model."""
 
     def integrate(self, path: Path, spans: Spans) -> Findings:
-        """Refine until the kept segments are certain, or the scores within the tolerance."""
+        """Refine until the kept segments agree, or the scores are within the tolerance."""
 
         def settled(refinement: Refinement) -> bool:
             return self._settled(segment_samples(refinement.samples(), spans), spans)
@@ -183,7 +211,7 @@ class Adaptive:
 
     def _settled(self, samples: Tensor, spans: Spans) -> bool:
         verdict = (self.scorer or PAPER).judge(samples, spans)
-        if self.scorer is not None and not verdict["undecided"].any():
+        if self.asked is not None and verdict["agreement"] >= self.asked:
             return True
         if self.tolerance is None:
             return False
@@ -194,8 +222,23 @@ class Adaptive:
         return settings_of(
             "auto",
             scorer=self.scorer and dict(vars(self.scorer.for_method(GRADIENTS))),
+            agreement=self.asked,
             tolerance=self.tolerance,
             max_evaluations=self.max_evaluations,
+        )
+
+
+def _require_agreement(agreement: float | None, scorer: SegmentScorer | None) -> None:
+    if agreement is None:
+        return
+    if scorer is None:
+        raise ValueError(
+            f"agreement must be None with scorer=None, got {agreement}. Pass the scorer whose kept "
+            "segments should agree."
+        )
+    if not 0 < agreement <= 1:
+        raise ValueError(
+            f"agreement must be in (0, 1], got {agreement}. 1 leaves no segment undecided."
         )
 
 

@@ -61,6 +61,14 @@ class Secant:
     def scorer(self) -> None:
         return None
 
+    @property
+    def cost(self) -> str:
+        pieces, each = ("piece", "") if self.steps == 1 else ("pieces", "each ")
+        return (
+            f"{self.steps} {pieces} of finite propagation a trace, {each}about 2 to 3 gradient "
+            "evaluations"
+        )
+
     def require(self, model: Any, baseline: str, scope: str) -> None:
         """Fits every model that the fused engine runs."""
 

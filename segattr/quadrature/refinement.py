@@ -14,7 +14,7 @@ from segattr.quadrature.errors import SAFETY, ErrorModel, admit_gap, missed
 from segattr.quadrature.level import Level, better_of, is_smooth
 
 COARSEST = 9
-MAX_EVALUATIONS = 65
+MAX_EVALUATIONS = 129
 # Intervals bisected at once: more waste evaluations, fewer trust an error estimate too soon.
 BISECTED = 3
 # Share of the potential's variation that integrals may miss; beyond, no error estimate is believed.

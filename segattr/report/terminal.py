@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from segattr.dataset.flags import FLAGS
 from segattr.dataset.record import ScoredTrace
 from segattr.dataset.segment import ScoredSegment
 
@@ -79,6 +80,8 @@ def print_trace(scored: ScoredTrace, console: Console, labels: Sequence[str] | N
     console.print(Text(f"question  {_question(scored.question)}"))
     console.print(Text(f"answer    {scored.answer}"))
     console.print(Text(_facts(scored)))
+    for flag in scored.flags:
+        console.print(Text(f"flagged   {FLAGS.get(flag, flag)}"))
     strongest = max(segment.strength for segment in scored.segments)
     for number, (segment, text) in enumerate(zip(scored.segments, scored.texts, strict=True)):
         label = "" if labels is None else f"  [{labels[number]}]"
@@ -105,18 +108,20 @@ def _heading(number: int, segment: ScoredSegment, strongest: float, label: str) 
 
 
 def _facts(scored: ScoredTrace) -> str:
-    start, gap, rule = "", "", ""
+    start, gap, agreement, rule = "", "", "", ""
     if scored.baseline_logprob is not None:
         baseline = scored.ran.get("baseline", "")
         start = f"{scored.baseline_logprob:.2f} at the {baseline} baseline, "
     if scored.completeness_gap is not None:
         gap = f", completeness gap {scored.completeness_gap:.1%}"
+    if scored.agreement is not None:
+        agreement = f", kept segments expected to agree to {scored.agreement:.1%}"
     if "rule" in scored.ran:
         rule = f" ({scored.ran['rule']})"
     return (
         f"log p(answer) {start}{scored.target_logprob:.2f} with the trace; {scored.evaluations} "
         f"evaluation{'s' * (scored.evaluations != 1)}{rule}{gap}"
-        f"{', not converged' if scored.converged is False else ''}"
+        f"{agreement}{', not converged' if scored.converged is False else ''}"
     )
 
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segattr.attribution import Attribution
 from segattr.checks import require_type, require_word
-from segattr.scores.scores import SegmentScores
+from segattr.scores.scores import SegmentScores, jaccard
 from segattr.scores.sums import SegmentSums, Spans, segment_sums
 
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
@@ -27,7 +29,7 @@ BETA = {"integrated-gradients": 0.8, "finite-propagation": 1.0}
 
 
 class UndecidedWarning(UserWarning):
-    """The attribution is not exact enough to decide which segments are kept."""
+    """The attribution is not exact enough for the agreement that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class SegmentScorer:
     def score(self, attribution: Attribution) -> SegmentScores:
         """Score one trace; warn (`UndecidedWarning`) if its error may change what is kept.
 
+        Without a warning, the agreement with this scorer is at least the one that the attribution
+        was asked for; where none was asked for, no segment is undecided.
+
         Returns:
             Values for all ``S`` segments. An empty segment, or one without attribution, has
             strength and consistency 0.
@@ -101,8 +106,9 @@ class SegmentScorer:
                 "Attribute the trace with these segments, or replace segment_samples by None."
             )
         scores = replace(scores, **scorer.judge(samples, spans))
-        if scores.undecided is not None and scores.undecided.any():
-            warnings.warn(_doubt(attribution, scores.undecided), UndecidedWarning, stacklevel=2)
+        asked = attribution.settings.get("agreement")
+        if scores.agreement is not None and scores.agreement < (1.0 if asked is None else asked):
+            warnings.warn(_doubt(attribution, scores), UndecidedWarning, stacklevel=2)
         return scores
 
     def score_tokens(self, token_scores: Tensor, spans: Spans) -> SegmentScores:
@@ -144,7 +150,7 @@ class SegmentScorer:
         )
         return SegmentScores(strength, consistency, effective_tokens, important, kept)
 
-    def judge(self, samples: Tensor, spans: Spans) -> dict[str, Tensor]:
+    def judge(self, samples: Tensor, spans: Spans) -> dict[str, Any]:
         """Return what is undecided among samples of an attribution, and how far the scores vary.
 
         Args:
@@ -152,8 +158,9 @@ class SegmentScorer:
             spans: The segments.
 
         Returns:
-            ``undecided``, ``strength_error`` and ``consistency_error`` of `SegmentScores`. Samples
-            that are NaN leave everything undecided except the segments that are kept anyway.
+            ``undecided``, ``agreement``, ``strength_error`` and ``consistency_error`` of
+            `SegmentScores`. Samples that are NaN leave everything undecided except the segments
+            that are kept anyway.
         """
         if samples.isnan().any():
             undecided = torch.ones(len(spans), dtype=torch.bool)
@@ -161,6 +168,7 @@ class SegmentScorer:
             unknown = torch.full((len(spans),), torch.inf, dtype=torch.float64)
             return {
                 "undecided": undecided,
+                "agreement": 0.0 if undecided.any() else 1.0,
                 "strength_error": unknown,
                 "consistency_error": unknown,
             }
@@ -168,6 +176,7 @@ class SegmentScorer:
         strength, consistency, _, kept = self._select(samples[..., 0], samples[..., 1], lengths)
         return {
             "undecided": (kept[1:] != kept[0]).any(0),
+            "agreement": fmean(jaccard(sample, kept[0]) for sample in kept[1:]),
             "strength_error": (strength[1:] - strength[0]).abs().amax(0),
             "consistency_error": (consistency[1:] - consistency[0]).abs().amax(0),
         }
@@ -200,10 +209,11 @@ class SegmentScorer:
         )
 
 
-def _doubt(attribution: Attribution, undecided: Tensor) -> str:
+def _doubt(attribution: Attribution, scores: SegmentScores) -> str:
     """What the warning says."""
     assert attribution.segment_samples is not None
-    numbers = ", ".join(map(str, undecided.nonzero().flatten().tolist()))
+    assert scores.undecided is not None
+    numbers = ", ".join(map(str, scores.undecided.nonzero().flatten().tolist()))
     trace = "" if attribution.encoded.id is None else f" of trace {attribution.encoded.id!r}"
     reason = "the estimated error of the attribution may change whether they are kept"
     remedy = "Raise max_evaluations, or leave the trace out"
@@ -213,6 +223,6 @@ def _doubt(attribution: Attribution, undecided: Tensor) -> str:
     elif attribution.converged:
         remedy = "Give FastIG this scorer and no tolerance"
     return (
-        f"segments {numbers}{trace} are undecided after {attribution.evaluations} evaluations: "
-        f"{reason}. {remedy}."
+        f"segments {numbers}{trace} are undecided after {attribution.evaluations} evaluations "
+        f"(expected agreement of the kept segments {scores.agreement:.1%}): {reason}. {remedy}."
     )

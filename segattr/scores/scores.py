@@ -25,7 +25,10 @@ class SegmentScores:
         kept: What carries loss: the important segments, and those that the scorer always keeps,
             bool ``[S]``.
         undecided: Segments whose ``kept`` could change within the attribution's estimated error,
-            bool ``[S]``. None if the method estimates no error; so are the next two.
+            bool ``[S]``. None if the method estimates no error; so are the next three.
+        agreement: Jaccard index in [0, 1] that is expected between the kept segments and those of
+            the exact attribution: its mean over the attribution's samples. 0 if the error could
+            not be estimated, unless every segment is kept in any case.
         strength_error: Estimated absolute error of the strength, float64 ``[S]``.
         consistency_error: Estimated absolute error of the consistency, float64 ``[S]``.
     """
@@ -36,13 +39,16 @@ class SegmentScores:
     important: Tensor
     kept: Tensor
     undecided: Tensor | None = None
+    agreement: float | None = None
     strength_error: Tensor | None = None
     consistency_error: Tensor | None = None
 
     def __repr__(self) -> str:
         marks = "".join("+" if kept else "-" for kept in self.kept.tolist()[:MARKS_SHOWN])
         more = "..." if len(self.kept) > MARKS_SHOWN else ""
-        undecided = "" if self.undecided is None else f", {int(self.undecided.sum())} undecided"
+        undecided = ""
+        if self.undecided is not None:
+            undecided = f", {int(self.undecided.sum())} undecided, agreement {self.agreement:.1%}"
         return (
             f"SegmentScores({len(self.kept)} segments, {int(self.kept.sum())} kept {marks}{more}, "
             f"{int(self.important.sum())} important{undecided}, strongest "

@@ -11,7 +11,8 @@ from tiny import make_model, make_trace, naive_ig
 from segattr import FastIG, SegmentScorer, Trace, UndecidedWarning
 from segattr.engine.planner import Plan, Planner
 from segattr.quadrature.fixed import nodes_and_weights
-from segattr.scores import jaccard
+from segattr.quadrature.refinement import MAX_EVALUATIONS
+from segattr.scores import SegmentSums, jaccard, segment_sums
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 
@@ -59,7 +60,7 @@ def test_what_it_reports(model, trace):
     plain = FastIG(model, rule="trapezoid", steps=9).attribute(trace)
     assert attribution.settings["rule"] == "auto"
     assert attribution.settings["max_evaluations"] == 64
-    assert FastIG(model).rule.max_evaluations == 65
+    assert FastIG(model).rule.max_evaluations == MAX_EVALUATIONS
     assert 9 <= attribution.evaluations <= 64
     for name in ("target_logprob", "baseline_logprob"):  # both ends are nodes
         assert getattr(attribution, name) == pytest.approx(getattr(plain, name), rel=1e-12)
@@ -95,18 +96,46 @@ def test_chunks_and_engines_choose_the_same_points(model, trace, monkeypatch, po
     torch.testing.assert_close(got.token_scores, expected.token_scores, rtol=1e-8, atol=1e-10)
 
 
-def test_it_is_the_given_scorers_segments_that_are_certain(demo, records):
+def test_it_is_the_given_scorers_segments_that_agree(demo, records):
     paper, own = SegmentScorer(), SegmentScorer(tau=0.4, beta=1.0, normalization="length")
     needed = {paper: [], own: []}
     for record in records[::12]:
         for scorer, evaluations in needed.items():
-            ig = FastIG(*demo, scope="reasoning", scorer=scorer)
+            ig = FastIG(*demo, scope="reasoning", scorer=scorer, agreement=1)
             attribution = ig.attribute(Trace.from_record(record))
             assert attribution.converged
             assert not scorer.score(attribution).undecided.any()
+            assert scorer.score(attribution).agreement == 1
             evaluations.append(attribution.evaluations)
     assert needed[paper] != needed[own]
     assert attribution.settings["scorer"] == vars(own)
+
+
+def expected_agreement(attribution, scorer: SegmentScorer) -> float:
+    """The kept segments' mean Jaccard index with those of every sample, by its definition."""
+    spans = attribution.encoded.segments
+    lengths = segment_sums(attribution.token_scores, spans).lengths
+    estimate, *others = (
+        scorer.select(SegmentSums(signed, absolute, absolute**2, lengths)).kept
+        for signed, absolute in (sample.unbind(-1) for sample in attribution.segment_samples)
+    )
+    return sum(jaccard(other, estimate) for other in others) / len(others)
+
+
+def test_a_lower_agreement_stops_earlier_on_a_rough_integrand(demo, records):
+    (record,) = (record for record in records if record["id"] == "medium-02")
+    trace, scorer, evaluations = Trace.from_record(record), SegmentScorer(), []
+    for asked in (0.5, 0.9, 0.95, 1):
+        attribution = FastIG(*demo, scope="reasoning", agreement=asked).attribute(trace)
+        scores = scorer.score(attribution)  # without a warning
+        assert attribution.converged
+        assert attribution.settings["agreement"] == asked
+        assert scores.agreement == pytest.approx(expected_agreement(attribution, scorer))
+        assert asked <= scores.agreement <= 1
+        assert bool(scores.undecided.any()) == (scores.agreement < 1)
+        evaluations.append(attribution.evaluations)
+    assert evaluations == sorted(evaluations)
+    assert 2 * evaluations[2] < evaluations[3]
 
 
 def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, records):
@@ -123,7 +152,8 @@ def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, record
 )
 def test_kept_segments_are_those_of_257_points(demo, records, scope):
     """Traces of the bundled model, where the integrand is a peak somewhere: every ninth one."""
-    few, many = FastIG(*demo, scope=scope), FastIG(*demo, rule="trapezoid", steps=257, scope=scope)
+    few = FastIG(*demo, scope=scope, agreement=1)
+    many = FastIG(*demo, rule="trapezoid", steps=257, scope=scope)
     agreements, evaluations = [], []
     for record in records[1::9]:
         encoded = few.encode(Trace.from_record(record))
@@ -160,6 +190,8 @@ def test_paths_without_a_good_start_are_not_called_converged():
     with pytest.warns(UndecidedWarning, match="miss too much of F, to estimate an error from"):
         scores = SegmentScorer().score(attribution)
     assert scores.undecided.tolist() == [False, True, True, False]
+    assert (scores.agreement, attribution.trustworthy) == (0, False)
+    assert attribution.doubts == ["gap", "agreement"]
 
 
 def test_nan_at_a_late_point_is_named(model, trace):

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from segattr import EncodedTrace, FastIG, SegmentScorer
 from segattr.engine.causal_lm import CausalLM
 from segattr.engine.planner import Plan, Planner
+from segattr.ig import Adaptive
 from segattr.quadrature.fixed import RULES, nodes_and_weights
 
 # The fused engine takes norms in float64 where transformers has float32: the models do here, too.
@@ -243,7 +244,7 @@ def test_it_says_what_it_is_in_two_lines(model):
         "scope='reasoning', engine='autograd', dtype=float64)"
     )
     model.name_or_path = "some/where"
-    assert "Qwen2ForCausalLM 'some/where', rule='auto, at most 65 points'" in repr(FastIG(model))
+    assert f"Qwen2ForCausalLM 'some/where', rule='{Adaptive()}'" in repr(FastIG(model))
     assert len(repr(FastIG(model, baseline=torch.zeros(32)))) <= 200
 
 

@@ -12,7 +12,9 @@ from tiny import make_trace
 from segattr import FastIG, Rule
 from segattr.engine.fingerprint import fingerprint
 from segattr.ig import Adaptive
+from segattr.ig.rules import AGREEMENT
 from segattr.quadrature.fixed import nodes_and_weights
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 
@@ -43,7 +45,8 @@ def test_a_trace_unlike_those_of_the_validation_is_refined(model, trace):
     assert got.evaluations == auto.evaluations + 8
     assert (got.settings["rule"], got.settings["gave_way"]) == ("auto", "fitted")
     assert got.settings["steps"] == 8
-    assert got.settings["max_evaluations"] == 65
+    assert got.settings["max_evaluations"] == MAX_EVALUATIONS
+    assert got.settings["agreement"] == AGREEMENT
     assert auto.settings["gave_way"] is None
     lax = make_rule(model, largest_gap=own.completeness_gap * 1.01)
     assert FastIG(model, rule=lax).attribute(trace).settings["rule"] == "fitted"
@@ -54,18 +57,23 @@ def test_what_it_gives_way_to_can_be_set(model, trace):
     for settings in (
         {"rule": make_rule(model, largest_gap=0.0, otherwise=Adaptive(max_evaluations=12))},
         {"rule": make_rule(model, largest_gap=0.0), "max_evaluations": 12},
+        {"rule": make_rule(model, largest_gap=0.0), "max_evaluations": 12, "agreement": 1},
     ):
         got = FastIG(model, **settings).attribute(trace)
         assert got.settings["max_evaluations"] == 12
+        assert got.settings["agreement"] == settings.get("agreement", AGREEMENT)
         assert got.evaluations <= 8 + 12
-        assert torch.equal(
-            got.token_scores, FastIG(model, max_evaluations=12).attribute(trace).token_scores
-        )
+        auto = FastIG(model, max_evaluations=12, agreement=settings.get("agreement"))
+        assert torch.equal(got.token_scores, auto.attribute(trace).token_scores)
 
 
 def test_a_rule_says_what_it_is(model):
     rule = make_rule(model)
     assert str(rule) == "fitted, 8 points"
+    assert rule.cost == (
+        f"8 gradient evaluations a trace; where it gives way, 9 to {MAX_EVALUATIONS} gradient "
+        "evaluations more"
+    )
     assert rule.scorer == Adaptive().scorer
 
 

@@ -10,7 +10,9 @@ import torch
 from segattr import FastIG, Rule, SegmentScorer
 from segattr.ig import Adaptive, Fixed, Secant
 from segattr.ig.choice import rule_of
+from segattr.ig.rules import AGREEMENT
 from segattr.quadrature.fixed import RULES
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 
 OWN = SegmentScorer(tau=0.4)
 FITTED = Rule(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5]), "0" * 16, "zero", "all", 1.0)
@@ -26,7 +28,10 @@ def test_a_name_is_a_fixed_rule(name):
 def test_auto_is_adaptive():
     assert rule_of("auto") == Adaptive()
     assert rule_of("auto", scorer=OWN, tolerance=0.1, max_evaluations=9) == Adaptive(OWN, 0.1, 9)
-    assert rule_of("auto", scorer=None, tolerance=0.1) == Adaptive(None, 0.1, 65)
+    assert rule_of("auto", scorer=None, tolerance=0.1) == Adaptive(None, 0.1, MAX_EVALUATIONS)
+    assert rule_of("auto", agreement=0.9) == Adaptive(agreement=0.9)
+    assert Adaptive().asked == AGREEMENT
+    assert Adaptive(None, 0.1).asked is None
 
 
 def test_secant_is_one_piece_unless_more_are_wanted():
@@ -42,8 +47,8 @@ def test_an_object_is_itself():
 
 
 def test_settings_beside_a_fitted_rule_are_of_what_it_gives_way_to():
-    rule = rule_of(FITTED, scorer=OWN, tolerance=0.2, max_evaluations=17)
-    assert rule.otherwise == Adaptive(OWN, 0.2, 17)
+    rule = rule_of(FITTED, scorer=OWN, tolerance=0.2, max_evaluations=17, agreement=0.9)
+    assert rule.otherwise == Adaptive(OWN, 0.2, 17, 0.9)
     assert rule.scorer == OWN
     for name in ("alphas", "weights", "fingerprint", "baseline", "scope", "largest_gap"):
         assert getattr(rule, name) is getattr(FITTED, name)
@@ -57,6 +62,17 @@ BAD = [
     ({"max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
     ({"steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
     ({"scorer": None}, "tolerance must be given with scorer=None"),
+    ({"agreement": 0.0}, r"agreement must be in \(0, 1\], got 0.0"),
+    ({"agreement": 1.01}, r"agreement must be in \(0, 1\], got 1.01"),
+    ({"agreement": float("nan")}, r"agreement must be in \(0, 1\], got nan"),
+    (
+        {"agreement": 0.9, "scorer": None, "tolerance": 0.1},
+        "agreement must be None with scorer=None, got 0.9. Pass the scorer whose",
+    ),
+    ({"rule": "midpoint", "agreement": 0.9}, "agreement must be None with rule='midpoint'"),
+    ({"rule": "secant", "agreement": 0.9}, "agreement must be None with rule='secant', got 0.9"),
+    ({"rule": Adaptive(), "agreement": 0.9}, "agreement must be None.*Set it in the rule"),
+    ({"rule": FITTED, "agreement": 2}, r"agreement must be in \(0, 1\], got 2"),
     ({"rule": "midpoint", "tolerance": 0.1}, "tolerance must be None with rule='midpoint'"),
     ({"rule": "midpoint", "max_evaluations": 90}, "max_evaluations must be None with rule='m"),
     ({"rule": "secant", "tolerance": 0.1}, "tolerance must be None with rule='secant', got 0.1"),

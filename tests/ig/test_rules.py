@@ -12,6 +12,8 @@ from segattr import FastIG, SegmentScorer
 from segattr.engine.planner import Planner
 from segattr.ig import Adaptive, Fixed, Secant
 from segattr.ig.path import Path
+from segattr.ig.rules import AGREEMENT
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
 OWN = SegmentScorer(tau=0.4, beta=1.0)
@@ -21,6 +23,7 @@ WORDS = [
     (Adaptive(), {}),
     (Adaptive(OWN, max_evaluations=33), {"scorer": OWN, "max_evaluations": 33}),
     (Adaptive(None, 1e-2), {"scorer": None, "tolerance": 1e-2}),
+    (Adaptive(agreement=1), {"agreement": 1}),
 ]
 
 
@@ -56,10 +59,34 @@ def test_bad_numbers_are_refused_at_once(make, message):
 
 def test_a_rule_in_a_few_words():
     assert str(Fixed("midpoint", 5)) == "midpoint, 5 points"
-    assert str(Adaptive()) == "auto, at most 65 points"
+    assert str(Adaptive(agreement=0.9)) == f"auto, agreement 0.9, at most {MAX_EVALUATIONS} points"
     assert str(Secant()) == "secant, 1 piece, mean split"
     assert str(Secant(3, "content")) == "secant, 3 pieces, content split"
-    assert str(Adaptive(None, 1e-2, 9)) == "auto, at most 9 points, tolerance 0.01"
+    assert str(Adaptive(None, 1e-2, 9)) == "auto, tolerance 0.01, at most 9 points"
+
+
+@pytest.mark.parametrize(
+    ("rule", "cost"),
+    [
+        (Fixed("linspace"), "50 gradient evaluations a trace"),
+        (Fixed("midpoint", 1), "1 gradient evaluation a trace"),
+        (Adaptive(), f"9 to {MAX_EVALUATIONS} gradient evaluations a trace"),
+        (Adaptive(max_evaluations=9), "9 gradient evaluations a trace"),
+        (Secant(), "1 piece of finite propagation a trace, about 2 to 3 gradient evaluations"),
+        (
+            Secant(4),
+            "4 pieces of finite propagation a trace, each about 2 to 3 gradient evaluations",
+        ),
+    ],
+    ids=str,
+)
+def test_a_rule_says_what_a_trace_costs(rule, cost):
+    assert rule.cost == cost
+
+
+def test_the_numbers_of_the_defaults_are_said():
+    assert f"``None`` means {AGREEMENT}." in FastIG.__doc__
+    assert f"``None`` means {MAX_EVALUATIONS}." in FastIG.__doc__
 
 
 def test_they_integrate_any_path():
@@ -85,8 +112,11 @@ def test_settings_have_the_same_keys_for_every_rule(model, trace):
         2,
         "content",
     ]
-    names = ("rule", "steps", "scorer", "tolerance", "max_evaluations", "gave_way")
-    assert [fixed.settings[name] for name in names] == ["midpoint", 2, None, None, None, None]
+    names = ("rule", "steps", "scorer", "agreement", "tolerance", "max_evaluations", "gave_way")
+    assert [fixed.settings[name] for name in names] == ["midpoint", 2, *[None] * 5]
     paper = dataclasses.asdict(SegmentScorer().for_method("integrated-gradients"))
     assert (paper["tau"], paper["beta"], paper["keep_ends"]) == (0.7, 0.8, True)
-    assert [auto.settings[name] for name in names] == ["auto", None, paper, None, 65, None]
+    limits = [AGREEMENT, None, MAX_EVALUATIONS]
+    assert [auto.settings[name] for name in names] == ["auto", None, paper, *limits, None]
+    exact = FastIG(model, scorer=None, tolerance=0.1).attribute(trace).settings
+    assert (exact["scorer"], exact["agreement"], exact["tolerance"]) == (None, None, 0.1)
