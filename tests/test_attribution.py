@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tiny import make_model, make_trace
 
 from segattr import Attribution, EncodedTrace, FastIG
+from segattr.attribution import DOUBTS, doubts_of
 
 
 def test_a_saved_attribution_comes_back_whole(tmp_path):
@@ -69,6 +70,40 @@ def test_the_gap_is_relative_to_the_change():
     assert attribution.completeness_gap == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(
+    ("baseline", "converged", "doubts", "grounds"),
+    [
+        (None, None, [], "None"),
+        (None, True, [], "True (converged)"),
+        (None, False, ["agreement"], "False (not converged)"),
+        (-9.0, None, [], "True (gap 0.0%)"),
+        (-9.0, True, [], "True (gap 0.0%; converged)"),
+        (-9.0, False, ["agreement"], "False (gap 0.0%; not converged)"),
+        (-9.4, True, [], "True (gap 4.8%; converged)"),
+        (-9.5, None, ["gap"], "False (gap 5.9%)"),
+        (-9.5, False, ["gap", "agreement"], "False (gap 5.9%; not converged)"),
+        (float("nan"), True, ["gap"], "False (gap nan%; converged)"),
+    ],
+)
+def test_it_says_whether_it_can_be_trusted(trace, tmp_path, baseline, converged, doubts, grounds):
+    """The scores sum to 8, and F to 8 too if the baseline is at -9."""
+    scores = torch.full((36,), 8 / 36)
+    made = Attribution(scores, trace, -1.0, baseline, 1, "by hand", converged=converged)
+    made.save(tmp_path / "one.safetensors")
+    for one in (made, Attribution.load(tmp_path / "one.safetensors")):
+        assert one.doubts == doubts
+        assert str(one.trustworthy) == grounds.split()[0]
+        assert repr(one).endswith(f"trustworthy={grounds})")
+
+
+def test_doubts_are_names_with_words():
+    gaps = [(0.05, []), (0.051, ["gap"])]
+    assert [doubts_of(gap, None) for gap, _ in gaps] == [doubts for _, doubts in gaps]
+    assert doubts_of(0.5, True, max_gap=0.5) == []
+    assert list(DOUBTS) == doubts_of(1.0, False)
+    assert all(DOUBTS.values())
+
+
 def test_it_shows_what_matters_and_no_tensors(trace):
     ig = FastIG(make_model("qwen2"), max_evaluations=9)
     attribution = ig.attribute(dataclasses.replace(trace, id="x"))
@@ -77,13 +112,12 @@ def test_it_shows_what_matters_and_no_tensors(trace):
     for part in (
         "'x', integrated-gradients, 36 tokens, 4 segments, log p",
         f"{attribution.baseline_logprob:.2f} -> {attribution.target_logprob:.2f}",
-        f"gap {attribution.completeness_gap:.1%}",
-        "9 evaluations, converged=False",
+        f"9 evaluations, trustworthy=False (gap {attribution.completeness_gap:.1%}; not converged)",
     ):
         assert part in shown
     assert "tensor(" not in shown
     assert repr(Attribution(torch.ones(37), trace, -1.0, None, 1, method="by hand")) == (
-        "Attribution(by hand, 37 tokens, 4 segments, log p -1.00, 1 evaluation, converged=None)"
+        "Attribution(by hand, 37 tokens, 4 segments, log p -1.00, 1 evaluation, trustworthy=None)"
     )
 
 

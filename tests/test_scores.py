@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
@@ -163,10 +164,12 @@ def test_segment_samples_are_sums():
 
 def test_an_exact_attribution_leaves_nothing_undecided():
     scores = SegmentScorer().score(attribution([1.0, -2.0], [3.0, -1.0]))
-    assert (scores.undecided, scores.strength_error, scores.consistency_error) == (None, None, None)
+    assert scores.undecided is scores.agreement is None
+    assert scores.strength_error is scores.consistency_error is None
     same = with_samples(attribution([1.0, -2.0], [3.0, -1.0]), [1.0, -2.0, 3.0, -1.0])
     scores = SegmentScorer().score(same)
     assert not scores.undecided.any()
+    assert scores.agreement == 1
     assert scores.strength_error.tolist() == scores.consistency_error.tolist() == [0, 0]
 
 
@@ -181,9 +184,42 @@ def test_segments_that_another_sample_would_keep_are_undecided():
         scores = scorer.score(base)
     assert scores.undecided.tolist() == [False, True, True, False]
     assert scores.strength_error.tolist() == pytest.approx([0, 0.1 / 4.1, 0.1 / 4.1, 0])
+    assert scores.agreement == pytest.approx(2 / 4)
     assert not SegmentScorer(tau=0.9).score(base).undecided.any()
     with pytest.warns(UndecidedWarning, match="segments 1 are"):
         SegmentScorer(tau=0.4, keep_second_to_last=True).score(base)
+
+
+def between_one_and_two() -> Attribution:
+    """The ends are always kept, and segment 1; two samples of three keep segment 2 instead."""
+    same, other = [0.1, -0.1, 2.0, -2.0, 1.9, -1.9, 0.1, -0.1], [0.1, -0.1, 1.9, -1.9, 2.0, -2.0]
+    segments = [0.1, -0.1], [2.0, -2.0], [1.9, -1.9], [0.1, -0.1]
+    return with_samples(attribution(*segments), same, [*other, 0.1, -0.1], [*other, 0.1, -0.1])
+
+
+def test_the_agreement_is_the_mean_over_the_samples():
+    with pytest.warns(UndecidedWarning):
+        scores = SegmentScorer(tau=0.4).score(between_one_and_two())
+    assert scores.kept.tolist() == [True, True, False, True]
+    assert scores.agreement == pytest.approx((1 + 2 / 4 + 2 / 4) / 3)
+    assert "2 undecided, agreement 66.7%" in repr(scores)
+
+
+@pytest.mark.parametrize(("asked", "warns"), [(0.6, False), (0.66, False), (0.67, True), (1, True)])
+def test_a_warning_is_for_less_agreement_than_was_asked_for(asked, warns):
+    """It is 2/3."""
+    base = dataclasses.replace(between_one_and_two(), settings={"agreement": asked})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert SegmentScorer(tau=0.4).score(base).undecided.any()
+    said = [str(warning.message) for warning in caught]
+    assert [bool(said), all("(expected agreement of the kept" in s for s in said)] == [warns, True]
+
+
+def test_without_an_agreement_asked_for_any_undecided_segment_is_warned_of():
+    base = dataclasses.replace(between_one_and_two(), settings={"agreement": None})
+    with pytest.warns(UndecidedWarning, match=r"kept segments 66\.7%\)"):
+        SegmentScorer(tau=0.4).score(base)
 
 
 def test_the_warning_says_what_helps():
@@ -200,10 +236,19 @@ def test_the_warning_says_what_helps():
         scores = SegmentScorer(tau=0.4).score(blind)
     assert scores.undecided.tolist() == [False, True, True, False]
     assert scores.strength_error.isinf().all()
+    assert scores.agreement == 0
     with pytest.warns(UndecidedWarning, match="segments 0, 1, 2, 3 are"):
         SegmentScorer(keep_ends=False).score(blind)
     with pytest.warns(UndecidedWarning, match="segments 1 are"):
         SegmentScorer(keep_second_to_last=True).score(blind)
+
+
+def test_what_is_kept_in_any_case_agrees_without_an_estimate():
+    base = with_samples(attribution([1.0, -2.0], [3.0, -1.0]), [1.0, -2.0, 3.0, -1.0])
+    samples = base.segment_samples.clone()
+    samples[1:] = torch.nan
+    scores = SegmentScorer().score(dataclasses.replace(base, segment_samples=samples))
+    assert (scores.agreement, scores.undecided.tolist()) == (1, [False, False])
 
 
 def test_samples_of_other_segments_are_refused():

@@ -27,23 +27,32 @@ def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
 
     few = tmp_path / "traces.jsonl"
     few.write_text("".join(TRACES.read_text().splitlines(keepends=True)[:2]))
-    score = ["score", str(few), *options, "--out", out, "--rule", rule]
+    score = ["score", str(few), *options, "--require", "none", "--out", out, "--rule", rule]
     assert main(score) == 0
-    for record in read_scored(out):
+    records = list(read_scored(out))
+    assert len(records) == 2
+    for record in records:
         assert re.fullmatch(r"rule\.json [0-9a-f]{12}", record.asked["rule"])
         assert record.ran["rule"] == ("fitted" if record.evaluations == 5 else "auto")
     assert main([*score[:-4], "--overwrite", *score[-4:], "--scope", "all"]) == 2
     assert "must have been fitted to this scope" in capsys.readouterr().err
 
 
-def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path):
+def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path, capsys):
     facts = {"alphas": [0.5], "weights": [1.0], "largest_gap": 0.0, "validation": {}}
     facts |= {"format": "segattr rule 1", "scope": "all", "baseline": "token 0"}
     path, out = tmp_path / "rule.json", tmp_path / "out.jsonl"
     path.write_text(json.dumps({**facts, "fingerprint": fingerprint(load_demo()[0])}))
-    options = ["--model", "bundled", "--max-evaluations", "9", "--out", str(out)]
+    options = ["--model", "bundled", "--max-evaluations", "9", "--agreement", "0.9"]
+    options += ["--require", "none", "--out", str(out)]
     assert main(["score", str(traces), *options, "--rule", str(path)]) == 0
-    for record in read_scored(out):
+    said = capsys.readouterr().err
+    cost = "1 gradient evaluation a trace; where it gives way, 9 gradient evaluations more"
+    assert cost in " ".join(said.split())
+    records = list(read_scored(out))
+    assert len(records) == 3
+    for record in records:
+        assert (record.ran["agreement"], record.asked["agreement"]) == (0.9, 0.9)
         assert record.asked["rule"].startswith("rule.json ")
         assert (record.ran["rule"], record.ran["gave_way"]) == ("auto", "fitted")
         assert record.evaluations == 10  # one of the rule, nine of auto

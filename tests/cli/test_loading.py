@@ -163,6 +163,7 @@ def test_options_that_contradict_are_said_before_weights_are_read(
     for options, message in (
         (["--steps", "5"], "--steps must be left out with"),
         (["--rule", "midpoint", "--tolerance", "0.1"], "--tolerance must be left out with"),
+        (["--rule", "secant", "--agreement", "1"], "--agreement must be left out with --rule sec"),
         (["--rule", str(tmp_path / "rule.json"), "--scope", "reasoning"], "fitted to this scope"),
     ):
         assert main(["score", str(traces), *out, *options]) == 2

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from tiny import SCORE, make_model
 from segattr.cli.main import main
 from segattr.dataset import read_scored
 from segattr.demo import TRACES
+from segattr.quadrature.refinement import MAX_EVALUATIONS
 
 
 def test_score_then_show(traces, tmp_path, capsys):
@@ -51,8 +53,11 @@ def test_finite_propagation_end_to_end(traces, tmp_path, capsys):
     command += ["--rule", "secant", "--scope", "reasoning"]
     assert main(command) == 0
     assert "1 evaluation in the median, a completeness gap of 0.0%" in capsys.readouterr().err
-    for record in read_scored(out):
+    records = list(read_scored(out))
+    assert len(records) == 3
+    for record in records:
         assert (record.method, record.evaluations) == ("finite-propagation", 1)
+        assert (record.agreement, record.trustworthy) == (None, True)
         assert record.completeness_gap < 1e-4
         assert not record.flags
         # What the filter would be is said, and what it was asked to be: off.
@@ -134,6 +139,19 @@ def test_resume_scores_the_rest(traces, tmp_path, capsys):
     assert out.read_bytes() == whole
     assert main([*arguments, "--resume", "--tau", "0.9"]) == 2
     assert "tau=0.7 instead of 0.9" in capsys.readouterr().err
+
+
+def test_a_file_of_another_agreement_is_not_continued(traces, tmp_path, capsys):
+    out = str(tmp_path / "out.jsonl")
+    command = ["score", str(traces), "--model", "bundled", "--max-evaluations", "9"]
+    command += ["--require", "none", "--out", out]
+    assert main([*command, "--agreement", "0.5"]) == 0
+    records = list(read_scored(out))
+    assert [record.ran["agreement"] for record in records] == [0.5] * 3
+    assert main([*command, "--resume", "--agreement", "0.9"]) == 2
+    assert "agreement=0.5 instead of 0.9" in capsys.readouterr().err
+    assert main([*command, "--resume", "--agreement", "0.5"]) == 0
+    assert "3 done before" in capsys.readouterr().err
 
 
 def test_resume_knows_a_text_whatever_its_line_id_or_file(traces, tmp_path, capsys):
@@ -291,16 +309,89 @@ def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
     out = str(tmp_path / "out.jsonl")
     options = ["--model", "bundled"]
     command = ["score", str(traces), *options, "--out", out, "--max-evaluations", "9"]
-    assert main([*command, "--tau", "0.5"]) == 0
-    assert "traces have undecided segments" in capsys.readouterr().err
+    assert main([*command, "--tau", "0.5", "--require", "none"]) == 0
+    summary = " ".join(capsys.readouterr().err.split())
+    assert "3 traces have undecided segments" in summary
     records = list(read_scored(out))
-    unsure = [r for r in records if any(segment.undecided for segment in r.segments)]
-    assert unsure
-    assert all(record.converged is False for record in unsure)
-    assert main(["show", out, "--id", unsure[0].id]) == 0
+    agreement = statistics.median(record.agreement for record in records)
+    assert f", an expected agreement of {agreement:.1%}" in summary
+    assert "flagged agreement, 3 traces: the scores did not converge, so more path" in summary
+    for record in records:
+        assert any(segment.undecided for segment in record.segments)
+        assert record.converged is record.trustworthy is False
+        assert "agreement" in record.flags
+    assert main(["show", out, "--id", records[0].id]) == 0
     shown = capsys.readouterr().out
-    assert "not converged" in shown
+    assert f"kept segments expected to agree to {records[0].agreement:.1%}, not converged" in shown
+    assert "\nflagged   the scores did not converge, so more path points may change" in shown
     assert "undecided" in shown
+
+
+ROUGH = ["--model", "bundled", "--rule", "midpoint", "--steps", "2"]
+FEW = ["--model", "bundled", "--max-evaluations", "9", "--max-gap", "1e9"]
+
+
+@pytest.mark.parametrize(
+    ("options", "flag", "reason"),
+    [
+        (ROUGH, "gap", "the completeness gap is wide"),
+        (FEW, "agreement", "the scores did not converge"),
+    ],
+)
+def test_scores_that_cannot_be_trusted_are_left_out(
+    traces, tmp_path, capsys, options, flag, reason
+):
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), *options, "--out", str(out)]
+    assert main(command) == 0
+    assert list(read_scored(out)) == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"traces.jsonl:3: left out: {reason}" in said
+    assert "3 left out" in said
+    assert f"left out for {flag}, 3 traces: {reason}" in said
+    assert "See --max-evaluations" in said
+    assert said.endswith("--require none also writes what was left out")
+
+
+@pytest.mark.parametrize("options", [ROUGH, FEW])
+@pytest.mark.parametrize("require", ["none", "", "rise,plain"])
+def test_they_are_written_and_flagged_when_asked_for(traces, tmp_path, capsys, options, require):
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), *options, "--out", str(out), "--require", require]
+    assert main(command) == 0
+    records = list(read_scored(out))
+    assert [record.trustworthy for record in records] == [False] * 3
+    assert {flag for record in records for flag in record.flags} <= {"gap", "agreement"}
+    said = capsys.readouterr().err
+    assert "flagged " in said
+    assert "left out" not in said
+
+
+def test_the_widest_gap_that_is_asked_for_is_trusted(traces, tmp_path):
+    out = tmp_path / "out.jsonl"
+    assert main(["score", str(traces), *ROUGH, "--out", str(out), "--max-gap", "1e9"]) == 0
+    assert [(scored.flags, scored.trustworthy) for scored in read_scored(out)] == [([], True)] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "cost"),
+    [
+        (ROUGH, "2 gradient evaluations a trace"),
+        (FEW, "9 gradient evaluations a trace"),
+        (FEW[:2], f"9 to {MAX_EVALUATIONS} gradient evaluations a trace"),
+        (
+            ["--model", "bundled", "--rule", "secant"],
+            "1 piece of finite propagation a trace, about 2 to 3 gradient evaluations",
+        ),
+    ],
+)
+def test_what_a_trace_costs_is_said_before_the_first(tmp_path, capsys, options, cost):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{}\n")
+    assert main(["score", str(broken), *options, "--out", str(tmp_path / "out.jsonl")]) == 1
+    said = capsys.readouterr().err.split("\n")
+    assert said[0] == f"segattr: {cost}"
+    assert any("broken.jsonl:1: failed" in line for line in said[1:])
 
 
 def as_file(path, *records):

@@ -172,11 +172,11 @@ def test_a_damaged_record_is_left_out_by_name_and_the_others_read(tmp_path, bad,
         list(read_scored(path))
 
 
-@pytest.mark.parametrize("schema", [0, 1, "2", None])
+@pytest.mark.parametrize("schema", [0, 2, "3", None])
 def test_a_file_of_another_schema_is_refused_as_a_whole(tmp_path, schema):
     path = tmp_path / "scored.jsonl"
     path.write_text(line(schema=schema) + "\n")
-    with pytest.raises(SchemaError, match="line 1: a scored trace must be of schema 2, got"):
+    with pytest.raises(SchemaError, match="line 1: a scored trace must be of schema 3, got"):
         list(read_scored(path, left_out=[]))
 
 

@@ -12,6 +12,7 @@ from tiny import make_scored
 
 from segattr import FastIG, SegmentScorer, Trace, encode, training_row
 from segattr.dataset import SchemaError, ScoredTrace, scored_trace
+from segattr.ig.rules import AGREEMENT
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +109,23 @@ def test_errors_that_could_not_be_estimated_are_null(found):
     blind = replace(attribution, segment_samples=samples)
     with pytest.warns(UserWarning, match="undecided"):
         scored = scored_trace(found[0], blind, scorer)
+    assert scored.agreement == 0
     for segment in scored.segments:
         assert segment.absolute_error is segment.strength_error is None
     without = scored_trace(found[0], replace(blind, segment_samples=None), scorer)
     assert {segment.undecided for segment in without.segments} == {None}
+    assert without.agreement is None
+
+
+def test_it_says_whether_it_can_be_trusted(found):
+    scored = found[3]
+    assert (scored.flags, scored.trustworthy) == (["gap", "agreement"], False)
+    assert 0 <= scored.agreement < AGREEMENT
+    for flags, trusted in ((["rise", "plain"], True), ([], True), (["rise", "agreement"], False)):
+        assert replace(scored, flags=flags).trustworthy is trusted
+    blind = replace(scored, baseline_logprob=None, completeness_gap=None)
+    assert replace(blind, flags=["agreement"]).trustworthy is False
+    assert replace(blind, flags=[], converged=None).trustworthy is None
 
 
 def test_token_scores_may_be_left_out(found):
@@ -158,6 +172,7 @@ HUGE = 10**400
         {"evaluations": -1},
         {"evaluations": HUGE},
         {"converged": "yes"},
+        *({"agreement": number} for number in (-0.1, 1.5, float("nan"), "1", True)),
         {"scorer": {}, "ran": []},
         {"scorer": {"tau": 3.0, "beta": 0.8, "normalization": "none", "keep_ends": True}},
         {"digest": "0" * 32},
@@ -200,7 +215,7 @@ def test_every_field_is_needed():
     record = make_scored().to_record()
     for name in record:
         rest = {key: value for key, value in record.items() if key != name}
-        with pytest.raises(ValueError, match=f"missing required field `{name}`|schema 2, got None"):
+        with pytest.raises(ValueError, match=f"missing required field `{name}`|schema 3, got None"):
             ScoredTrace.from_record(rest)
 
 
@@ -214,5 +229,5 @@ def test_records_from_before_the_second_to_last_segment_could_be_kept_are_read()
 
 
 def test_another_schema_is_named():
-    with pytest.raises(SchemaError, match=r"must be of schema 2, got 7.*Score the traces again"):
+    with pytest.raises(SchemaError, match=r"must be of schema 3, got 7.*Score the traces again"):
         ScoredTrace.from_record({**make_scored().to_record(), "schema": 7})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,11 +14,13 @@ from segattr.cli.summary import Tally
 from segattr.dataset import (
     BadLine,
     Kind,
+    Outcome,
     ScoredWriter,
     read_scored,
     score_dataset,
     score_trace,
 )
+from segattr.dataset.flags import FLAGS, Requirements, UnfitTraceError
 
 
 class ByLength:
@@ -64,8 +68,6 @@ def test_any_method_can_be_scored_and_recorded(traces, tokenizer, tmp_path):
 
 
 def test_one_trace_does_not_stop_the_others(traces, tokenizer, tmp_path):
-    from dataclasses import replace
-
     given = [traces[0], replace(traces[1], id="wrong"), traces[2], traces[0]]
     lines = [*enumerate(given, start=1), (5, BadLine(5, "the line must be JSON"))]
     short = len(encode(traces[2], tokenizer).input_ids) - 1
@@ -85,6 +87,35 @@ def test_one_trace_does_not_stop_the_others(traces, tokenizer, tmp_path):
     ]
     assert outcomes[1].error == "LookupError: no such thing"
     assert outcomes[4].error == "the line must be JSON"
+
+
+class Unsure(ByLength):
+    """It says of all but one trace that it has not converged."""
+
+    def attribute(self, trace: EncodedTrace) -> Attribution:
+        return replace(super().attribute(trace), converged=trace.id == "easy-01")
+
+
+def test_what_is_required_decides_what_is_written(traces, tokenizer, tmp_path):
+    def score(*names: str) -> list[Outcome]:
+        with ScoredWriter(tmp_path / "-".join(("out", *names))) as writer:
+            encoded = partial(encode, tokenizer=tokenizer)
+            required, scorer = Requirements(names), SegmentScorer()
+            given = enumerate(traces[:2], start=1)
+            return list(score_dataset(given, encoded, Unsure(), scorer, writer, required))
+
+    first, second = score("gap", "agreement")
+    assert (first.kind, first.scored.trustworthy, first.flags) == (Kind.SCORED, True, ())
+    assert (second.kind, second.scored, second.flags) == (Kind.LEFT_OUT, None, ["agreement"])
+    assert second.error == FLAGS["agreement"]
+    for names in ((), ("gap", "rise")):
+        assert [outcome.scored.trustworthy for outcome in score(*names)] == [True, False]
+
+
+def test_why_a_trace_is_left_out_survives_a_pickle():
+    error = pickle.loads(pickle.dumps(UnfitTraceError(["gap", "plain"])))
+    assert error.names == ["gap", "plain"]
+    assert str(error) == f"{FLAGS['gap']}; {FLAGS['plain']}"
 
 
 def test_traces_without_ids_are_recorded_under_their_digests(records, tokenizer, tmp_path):

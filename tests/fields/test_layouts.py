@@ -79,7 +79,7 @@ RECORDS = {
         **{"reward_model": {"style": "rule", "ground_truth": "42"}, "extra_info": {"index": 0}},
     },
     "segattr": {
-        **{"schema": 2, "digest": "d", "id": "a", "question": "q", "reasoning": THOUGHT},
+        **{"schema": 3, "digest": "d", "id": "a", "question": "q", "reasoning": THOUGHT},
         **{"answer": "42", "response": "\n\nSo 42.", "tools": None, "chat_template_kwargs": {}},
         **{"untrained": [[0, 2]], "marks": ["<think>\n", "</think>"], "prompt": [0, 3]},
         **{"segments": [{"characters": [0, 5]}], "input_ids": [1, 2], "metadata": {"level": 3}},
