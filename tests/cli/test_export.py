@@ -241,7 +241,7 @@ def test_the_command_names_a_file_that_is_none(tmp_path, capsys):
 
 
 def test_flagged_traces_are_left_out_when_asked(scored_traces, tmp_path, capsys):
-    flags = [[], ["rise", "gap"], ["segments"]]
+    flags = [["agreement"], ["rise", "gap"], ["segments"]]
     records = [replace(one, flags=f) for one, f in zip(scored_traces, flags, strict=True)]
     path, out = tmp_path / "scored.jsonl", tmp_path / "out"
     path.write_text("".join(json.dumps(one.to_record()) + "\n" for one in records))
@@ -251,7 +251,10 @@ def test_flagged_traces_are_left_out_when_asked(scored_traces, tmp_path, capsys)
     assert "1 rows" in captured.out
     assert "2 left out as flagged" in captured.out
     assert f"{records[1].id}: left out: the answer is no likelier" in " ".join(captured.err.split())
-    assert main([*command, "--require", "plain"]) == 0
-    assert "3 rows" in capsys.readouterr().out
+    for all_there in (["--require", "plain"], ["--require", "none"], []):
+        assert main([*command, *all_there]) == 0
+        assert "3 rows" in capsys.readouterr().out
+    assert main([*command, "--require", "gap,agreement"]) == 0
+    assert "1 rows" in capsys.readouterr().out
     assert main([*command, "--require", "rice"]) == 2
     assert "--require must be one of" in capsys.readouterr().err
