@@ -43,6 +43,7 @@ Of rules (`evidence_quadrature.py`, `bench_rules.py`):
 - *kept*: Jaccard index of the kept segments with those of the reference (tau 0.7, beta 0.8, ends
   kept), mean and worst; *important*: the same without the ends, two empty sets agreeing. A
   reference counts as converged if it is exact to 0.2 % by the same error estimate.
+- *auto*: `rule="auto"` with `agreement=1, max_evaluations=65`, until no kept segment is undecided.
 - *auto, stopped at*: what `rule="auto"` has after so many points, certain or not. *calibrated*: a
   rule fitted to 24 other traces, without the way back to auto. *quantiles of F*: 10 points where F
   rises most, which 17 forward passes find.

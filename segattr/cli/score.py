@@ -39,6 +39,7 @@ from segattr.dataset.runner import Kind, Outcome, score_dataset
 from segattr.scores import SegmentScorer, UndecidedWarning
 from segattr.version import __version__
 
+TRUSTWORTHY = ",".join(DOUBTS)
 EXISTING = create_mutex_group(required=False, title="if OUT exists")
 
 
@@ -69,10 +70,10 @@ class Score:
             "NAMES",
             f"What a trace must have to be written, of {one_of(FLAGS)}, with commas between: "
             "the answer likelier than at the baseline, several segments, a narrow gap, the "
-            f"agreement asked for, no special tokens spelled out. {one_of(DOUBTS)} if left out; "
+            f"agreement asked for, no special tokens spelled out. Left out, it is {TRUSTWORTHY}; "
             "none writes all. What is not required is flagged in OUT.",
         ),
-    ] = ",".join(DOUBTS)
+    ] = TRUSTWORTHY
     max_gap: Annotated[float, arg(metavar="X")] = WIDE_GAP
     """The widest completeness gap that is neither flagged nor left out."""
     resume: Annotated[bool, EXISTING] = False
