@@ -8,9 +8,11 @@ Axes: ``K`` path points, ``T`` tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,16 +109,19 @@ def secant(view: View, count: int, split: str) -> Tensor:
 def attention(view: View) -> Tensor:
     """How much the rows that predict the answer attend to a token: mean of layers and heads."""
     start, stop = (edge - 1 for edge in view.encoded.target)
-    model, ids = view.ig.model, view.encoded.input_ids[None, :stop]
-    before, kept = model.config._attn_implementation, len(view.encoded.input_ids)
+    model, ids = that_shows_attention(view.ig.model), view.encoded.input_ids[None, :stop]
     cache = model(ids[:, :start], use_cache=True, logits_to_keep=1).past_key_values
-    model.set_attn_implementation("eager")  # which alone returns what it attends to
-    try:
-        found = model(ids[:, start:], past_key_values=cache, output_attentions=True).attentions
-    finally:
-        model.set_attn_implementation(before)
+    found = model(ids[:, start:], past_key_values=cache, output_attentions=True).attentions
     rows = torch.stack([layer[0].double().mean((0, 1)) for layer in found]).mean(0)
-    return torch.nn.functional.pad(rows, (0, kept - len(rows)))
+    return torch.nn.functional.pad(rows, (0, len(view.encoded.input_ids) - len(rows)))
+
+
+@cache
+def that_shows_attention(model: Any) -> Any:
+    """A copy: transformers leaves its hooks in a model that has shown its attention once."""
+    shown = copy.deepcopy(model)
+    shown.set_attn_implementation("eager")
+    return shown
 
 
 def falls(view: View, measure: Callable[[FastIG, EncodedTrace], Tensor]) -> Tensor:

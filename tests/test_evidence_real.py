@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from segattr import EncodedTrace
+from segattr.engine.decoder import why_not_fused
 from segattr.quadrature.fixed import nodes_and_weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -40,7 +41,7 @@ def view(tmp_path):
 @pytest.mark.parametrize("trace", OWN, ids=lambda trace: trace.name)
 def test_a_trace_of_the_models_own_takes_some_steps_to_the_answer(trace):
     encoded = real_traces.encoded("bundled", trace)
-    assert len(encoded.segments) >= 4
+    assert len(encoded.segments) >= 3
     assert trace.trace.answer
     assert trace.necessary is None
 
@@ -105,7 +106,7 @@ def test_every_candidate_scores_a_trace(view):
     for name in candidates.CANDIDATES:
         if name.startswith("secant"):
             assert totals[name] == pytest.approx(change, rel=1e-9), name
-    assert 0 < totals["attention"] <= 1 + 1e-9
+    assert 0 < totals["attention"] <= 1 + 1e-6
 
 
 def test_integrated_gradients_are_the_trapezoids_of_the_package(view):
@@ -116,19 +117,18 @@ def test_integrated_gradients_are_the_trapezoids_of_the_package(view):
 
 
 def test_attention_leaves_the_model_as_it_was(view):
-    before = view.ig.model.config._attn_implementation
     candidates.attention(view)
-    assert view.ig.model.config._attn_implementation == before
+    assert why_not_fused(view.ig.model) is None
 
 
 class Known:
-    """F and integrands of two tokens: a step that F makes in mid-path, and noise that cancels."""
+    """F and integrands of two tokens: a step of F in mid-path, and large gradients elsewhere."""
 
     def along(self, count):
         alphas = torch.linspace(0, 1, count, dtype=torch.float64)
         logprobs = torch.where(alphas < 0.5, 0.0, 8.0)
-        rise = torch.where((alphas - 0.5).abs() < 1 / count, 8.0, 0.0)
-        noise = 100 * torch.sin(40 * alphas)
+        rise = torch.where((alphas - 0.5).abs() < 1.5 / count, 8.0, 0.0)
+        noise = 100 * torch.cos(torch.pi * alphas).abs()
         return logprobs, torch.stack([rise + 1e-9, noise], 1)
 
 
@@ -137,8 +137,8 @@ def test_weights_by_the_rise_of_f_pass_over_what_does_not_move_it():
     plain = candidates.integrated_gradients(known, 33).abs()
     for score in (candidates.idgi, candidates.normalised_rise):
         scores = score(known, 33).abs()
-        assert scores.sum() <= 8 + 1e-6
-        assert scores[0] / scores[1] > plain[0] / plain[1]
+        assert float(scores.sum()) == pytest.approx(8)
+        assert scores[0] / scores[1] > 10 * plain[0] / plain[1]
 
 
 def test_split_ig_stops_where_f_has_risen():
@@ -151,7 +151,8 @@ def test_split_ig_stops_where_f_has_risen():
 def cubic(tmp_path):
     """Points of F = 8 alpha^3, which one of two tokens makes alone."""
     points = stored_path.Points(tmp_path / "cubic.safetensors", "a cubic")
-    alphas = torch.cat([torch.linspace(0, 1, 129), torch.linspace(0, 1, 50)]).double().unique()
+    grids = [torch.linspace(0, 1, count, dtype=torch.float64) for count in (129, 50)]
+    alphas = torch.cat(grids).unique()
     slopes = 24 * alphas**2
     points.add(alphas, 8 * alphas**3, torch.stack([slopes, 0 * slopes], 1), 1.0)
     return points
@@ -177,7 +178,8 @@ def test_rules_are_judged_by_all_points(cubic):
     # What the rules miss of a parabola is known: h^2 / 12 of the slopes' difference, and so on.
     assert rows["trapezoid", 9]["gap"] == pytest.approx(48 / 12 / 8**2 / 8, rel=1e-6)
     assert rows["riemann", 8]["gap"] == pytest.approx(24 / 2 / 8 / 8 + 48 / 12 / 8**2 / 8, rel=1e-6)
-    assert rows["linspace", 50]["gap"] == pytest.approx(4 / 50 / 8, rel=0.02)
+    # Equal weights give the ends twice their due, of 50.
+    assert rows["linspace", 50]["gap"] == pytest.approx((12 - 8) / 50 / 8, rel=0.03)
     assert rows["trapezoid", 129]["token_error"] < 1e-4
     assert rows["trapezoid", 65]["kept"] == 1
 
@@ -239,7 +241,7 @@ def test_a_summary_says_what_was_measured():
     assert row["traces"] == 2
     assert row["auroc"] == 1
     assert row["deletion"] == pytest.approx(1)
-    assert row["blocked attention"] == pytest.approx(-0.4)
+    assert row["blocked attention"] == pytest.approx(-0.8)
     assert row["deleted"] == pytest.approx((1 + 0.5) / 2)
     assert row["kept"] == pytest.approx((0 + 0.75) / 2)
     assert row["importance"] is None
