@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from segattr.attribution import WIDE_GAP, completeness_gap
 from segattr.engine.reference import compute_dtype
 from segattr.ig.path import Path
 from segattr.quadrature.fixed import nodes_and_weights
@@ -140,6 +141,8 @@ class Fixed:
 class Adaptive:
     """9 path points, then more where the integrand is rough, until the estimated error is small.
 
+    It never stops, but at the limit, while the completeness gap is wider than `WIDE_GAP`.
+
     Args:
         scorer: Whose kept segments must agree. ``None``: only the tolerance counts.
         tolerance: It also stops when no segment's strength or consistency is off by more, by its
@@ -192,7 +195,8 @@ class Adaptive:
         """Refine until the kept segments agree, or the scores are within the tolerance."""
 
         def settled(refinement: Refinement) -> bool:
-            return self._settled(segment_samples(refinement.samples(), spans), spans)
+            samples = segment_samples(refinement.samples(), spans)
+            return _is_complete(refinement) and self._settled(samples, spans)
 
         dtype = path.engine.dtype
         wide = compute_dtype(dtype)
@@ -226,6 +230,13 @@ class Adaptive:
             tolerance=self.tolerance,
             max_evaluations=self.max_evaluations,
         )
+
+
+def _is_complete(refinement: Refinement) -> bool:
+    """Whether the scores so far add up to the change of F, but for a narrow gap."""
+    assert refinement.potentials is not None
+    change = float(refinement.potentials[-1] - refinement.potentials[0])
+    return completeness_gap(refinement.value, change) <= WIDE_GAP
 
 
 def _require_agreement(agreement: float | None, scorer: SegmentScorer | None) -> None:
