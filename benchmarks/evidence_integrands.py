@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 from candidates import View
-from integrand_facts import PUBLISHED_POINTS, Row, autos_of, errors_of, rules_of, shape_of
+from integrand_facts import PUBLISHED_POINTS, Row, facts_of
 from measured import Results
 from real_traces import encoded, load_traces, make_ig
 from stored_path import Points, StoredPath
@@ -35,7 +35,6 @@ from segattr.quadrature.refinement import Refinement, refine
 HERE = Path(__file__).parent
 STORE = HERE.parent / ".integrands"
 LABELLED = HERE.parents[1] / "shared" / "traces" / "labelled"
-FEWEST = 33  # equally spaced points, of a path that anything is said about
 SCOPES, BASELINES = ("reasoning", "all"), ("pad", "mean", "newline")
 
 
@@ -82,19 +81,10 @@ def evaluate(
 
 
 def known_about(case: Case, name: str, store: Path, labelled: Path) -> Iterator[Row]:
-    """What the stored points of a path say; nothing if there are too few."""
+    """What the stored points of a path say."""
     with open_path(case, name, store, labelled) as view:
-        points, encoded = view.path.points, view.encoded
-        if not points.has(torch.linspace(0, 1, FEWEST, dtype=torch.float64)):
-            return
-        view.path.is_complete = True
-        what = {"kind": str(case), "trace": name}
-        sizes = {"tokens": len(encoded.input_ids), "segments": len(encoded.segments)}
-        yield {"group": "integrands", **what, **sizes, **shape_of(points)}
-        for row in rules_of(points, encoded):
-            yield {"group": "real rules", **what, **row}
-        for row in [*autos_of(view.path, encoded), *errors_of(points, encoded)]:
-            yield {**what, **row}
+        for row in facts_of(view.path, view.encoded):
+            yield {"group": row["group"], "kind": str(case), "trace": name, **row}
 
 
 def main() -> None:

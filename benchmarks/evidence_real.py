@@ -79,7 +79,7 @@ def attempt(view: View, method: str) -> Row:
     seconds += view.path.points.seconds_for(view.path.evaluations - asked)
     scores = SCORER.score_tokens(tokens, view.encoded.segments)
     return {
-        "units": candidate.units or len(view.encoded.segments),
+        "units": len(view.encoded.segments) if candidate.units is None else candidate.units,
         "seconds": seconds,
         "total": float(tokens.sum()),
         "signed": [float(tokens[start:stop].sum()) for start, stop in view.encoded.segments],

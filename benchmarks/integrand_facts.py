@@ -29,6 +29,7 @@ NESTED = ("riemann", "linspace", "trapezoid", "midpoint")
 BUDGETS = (17, 33, 65, 129)
 AGREEMENTS, LIMITS = (0.8, 0.9, 0.95, 1.0), (65, 129)
 PAPER = SegmentScorer()
+FEWEST = 33  # equally spaced points, of a path that anything is said about
 # F moves so little of its way in what is called idle.
 IDLE = 0.1
 Row = dict[str, Any]
@@ -42,6 +43,18 @@ def finest(points: Points) -> Tensor:
         if not points.has(alphas):
             return torch.linspace(0, 1, count, dtype=torch.float64)
         count = 2 * count - 1
+
+
+def facts_of(path: StoredPath, encoded: EncodedTrace) -> Iterator[Row]:
+    """All rows of a path, from its stored points alone; none if there are too few."""
+    path.is_complete = True
+    if not path.points.has(torch.linspace(0, 1, FEWEST, dtype=torch.float64)):
+        return
+    sizes = {"tokens": len(encoded.input_ids), "segments": len(encoded.segments)}
+    yield {"group": "integrands", **sizes, **shape_of(path.points)}
+    yield from rules_of(path.points, encoded)
+    yield from autos_of(path, encoded)
+    yield from errors_of(path.points, encoded)
 
 
 def shape_of(points: Points) -> Row:
@@ -83,7 +96,12 @@ def rules_of(points: Points, encoded: EncodedTrace) -> Iterator[Row]:
     truth, change = truth_of(points), change_of(points)
     for rule, count in wanted:
         scores = integral(points, rule, count)
-        row = {"rule": rule, "evaluations": count, "gap": completeness_gap(scores, change)}
+        row = {
+            "group": "real rules",
+            "rule": rule,
+            "evaluations": count,
+            "gap": completeness_gap(scores, change),
+        }
         yield {**row, **compare(scores, truth, encoded)}
 
 
