@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from segattr import EncodedTrace
+from segattr.engine.autograd import AutogradEngine
 from segattr.engine.decoder import why_not_fused
+from segattr.ig.path import Path as EmbeddingPath
 from segattr.quadrature.fixed import nodes_and_weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -107,6 +110,21 @@ def test_every_candidate_scores_a_trace(view):
         if name.startswith("secant"):
             assert totals[name] == pytest.approx(change, rel=1e-9), name
     assert 0 < totals["attention"] <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"{name}, 33 points" for name in candidates.ALONG), "gradient x input",
+     "gradient x input, 8 noisy"],
+)  # fmt: skip
+def test_candidates_that_take_gradients_run_on_both_engines(view, name):
+    engine = AutogradEngine(view.ig.model, view.ends)
+    other = replace(
+        view, path=EmbeddingPath(engine, view.path.planner, len(view.encoded.input_ids))
+    )
+    score = candidates.CANDIDATES[name].score
+    expected = score(view)
+    assert (score(other) - expected).norm() <= 1e-3 * expected.norm()
 
 
 def test_integrated_gradients_are_the_trapezoids_of_the_package(view):
