@@ -21,7 +21,7 @@ LENIENT = --override-ini filterwarnings=default --disable-warnings
 
 TEST_TRLS = $(TRLS:%=test-trl-%)
 
-.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence evidence-secant real-model clean
+.PHONY: demo test test-all test-oldest test-trainers $(TEST_TRLS) test-readers lint bench evidence evidence-secant evidence-real real-model clean
 
 demo: .venv/demo
 	.venv/bin/segattr demo
@@ -87,11 +87,28 @@ evidence-secant: .venv/test real-model
 	.venv/bin/python benchmarks/evidence_precision.py
 	.venv/bin/python benchmarks/table.py
 
+# What the integrand of a real model looks like, what its rules are worth, and which scores find what
+# matters; hours on 2 cores, minutes on a GPU. A run that was stopped goes on. LABELLED is a folder of
+# labelled traces, as benchmarks/real_traces.py reads them; without it, those are left out.
+LABELLED ?= ../shared/traces/labelled
+INTEGRANDS = .venv/bin/python benchmarks/evidence_integrands.py --labelled $(LABELLED)
+SCORES = .venv/bin/python benchmarks/evidence_real.py --labelled $(LABELLED)
+READ = own (0[1-5]|0[789])
+LONG = QwQ (math_2|physics_1|physics_4)
+evidence-real: .venv/test real-model
+	$(INTEGRANDS) --only " pad, $(READ)" --published --refined 129
+	$(INTEGRANDS) --only "(mean|newline), $(READ)" --points 65
+	$(INTEGRANDS) --only " pad, QwQ math_2" --published --refined 129
+	$(SCORES) --only "(-|pad), (made-up 0[1-8]|$(READ))" --methods "^(?!IG, 129)"
+	$(SCORES) --only "(-|pad), $(LONG)" --methods "^(?!IG, 129|secant, ([24], content|4))"
+	.venv/bin/python benchmarks/evidence_noise.py
+	.venv/bin/python benchmarks/table.py
+
 # Environments that make would take for scraps.
 .PRECIOUS: .venv-trainers/%/bin/python .venv-trainers/%/installed
 
 clean:
-	rm -rf .venv .venv-oldest .venv-trainers .real-model .real-model-*
+	rm -rf .venv .venv-oldest .venv-trainers .real-model .real-model-* .integrands
 
 .venv/bin/python .venv-oldest/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
