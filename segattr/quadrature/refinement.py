@@ -77,7 +77,9 @@ class Refinement:
     @property
     def error(self) -> Tensor:
         """Its estimated error, float64 ``[T]``: a bound, as far as the nodes can tell."""
-        return SAFETY * self.errors.abs().sum(0)
+        # Errors of many intervals do not all go the same way.
+        together = torch.maximum(self.errors.sum(0).abs(), self.errors.norm(dim=0))
+        return SAFETY * torch.minimum(self.errors.abs().sum(0), 2 * together)
 
     def add(self, potentials: Tensor | None, values: Tensor) -> None:
         """Take what was found at the nodes that were `wanted`, and choose the next ones.
