@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segattr.attribution import WIDE_GAP, completeness_gap
 from segattr.engine.reference import compute_dtype
+from segattr.ig.noise import noise_of
 from segattr.ig.path import Path
 from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.integral import require_tolerance
@@ -91,9 +92,12 @@ def settings_of(rule: str, **known: Any) -> dict[str, Any]:
         rule: Name of the rule.
         known: ``steps`` (path points, or pieces, of a rule that has a fixed number), ``split`` of
             ``"secant"``, ``scorer``, ``agreement``, ``tolerance`` and ``max_evaluations`` of
-            ``"auto"``, and which rule it ``gave_way`` for.
+            ``"auto"``, which rule it ``gave_way`` for, the share of the token scores that
+            ``rounding`` may be (in L2) and whether it was ``stopped_by_rounding``, where either is
+            known.
     """
     keys = ("steps", "split", "scorer", "agreement", "tolerance", "max_evaluations", "gave_way")
+    keys += ("rounding", "stopped_by_rounding")
     return {"rule": rule, **dict.fromkeys(keys), **known}
 
 
@@ -200,14 +204,19 @@ class Adaptive:
 
         dtype = path.engine.dtype
         wide = compute_dtype(dtype)
-        refinement = Refinement(self.max_evaluations, resolution=torch.finfo(dtype).eps)
+        eps, noise = torch.finfo(dtype).eps, noise_of(dtype)
+        refinement = Refinement(self.max_evaluations, resolution=eps, noise=noise)
         refine(path.evaluate, settled, refinement)
         samples = segment_samples(refinement.samples(), spans)
         if not refinement.is_plausible():
             samples[1:] = torch.nan
         return Findings(
             refinement.value.to(wide),
-            self._settings(),
+            {
+                **self._settings(),
+                "rounding": refinement.rounding,
+                "stopped_by_rounding": refinement.noisy,
+            },
             refinement.converged,
             refinement.error.to(wide),
             samples,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segattr.quadrature.level import Level
+from segattr.quadrature.noise import TINY, Scatter, beyond
 
 # One round may lower the ratio of errors to doubts by at most this factor, and only if it bisected
 # at least this share of all doubt.
@@ -29,7 +30,12 @@ LEAST_LEFT = 1 / 16
 SAFETY = 2
 # The potential counts as known to so many roundings of its largest value.
 ROUNDINGS = 4
-TINY = 1e-300  # instead of a divisor of 0
+# Noise explains what is not larger than so many of its standard deviations.
+DEVIATIONS = 2
+# What noise makes of a round's moves and of doubts, over what it makes of the trapezoids, on
+# equally spaced nodes.
+NOISE_OF_MOVES = 1.5**0.5
+NOISE_OF_DOUBTS = 2**0.5 / 12
 
 
 @dataclass(frozen=True)
@@ -45,24 +51,26 @@ class ErrorModel:
     ratio: float = 0.0
     left: float = 1.0
 
-    def after(self, before: Level, now: Level, known: Tensor) -> ErrorModel:
+    def after(self, before: Level, now: Level, known: Tensor, noise: Tensor) -> ErrorModel:
         """Return what is known after another round.
 
         Args:
             before: The level of the nodes that were known before the round.
             now: The level of all nodes.
             known: Which of all nodes those are, bool ``[K]``.
+            noise: Standard deviations of the trapezoids of all nodes, ``[I, T]``.
         """
         places = known.nonzero().flatten()
-        totals = F.pad(now.cubics.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
+        totals = _between(places, now.cubics)
         bisected = places.diff() > 1
         moves = (totals - before.trapezoids - before.corrections)[bisected]
         moved = moves.abs().sum()
+        explained = NOISE_OF_MOVES * _between(places, noise.square())[bisected].sqrt().sum()
         doubted = before.doubts[bisected].abs().sum()
         # Doubts fall with a fixed power of the width, errors with the order in which the integrand
         # really converges. How far integrals moved against what was in doubt follows that order.
         floor = LEAST_DOUBT * now.cubics.abs().sum()
-        ratio = float(moved / doubted.clamp_min(floor).clamp_min(TINY))
+        ratio = float(moved * beyond(moved, explained) / doubted.clamp_min(floor).clamp_min(TINY))
         # A round that bisected what was hardly in doubt moves little and tells nothing: without a
         # memory, it would lower the errors of all the intervals that it did not touch.
         tells = doubted > TELLING * before.doubts.abs().sum()
@@ -70,7 +78,7 @@ class ErrorModel:
         left = float(moves.sum(0).abs().sum() / moved.clamp_min(TINY))
         return ErrorModel(max(ratio, lowest), left)
 
-    def errors(self, doubts: Tensor, missed: Tensor) -> Tensor:
+    def errors(self, doubts: Tensor, missed: Tensor, noise: Tensor) -> Tensor:
         """Return the error of each interval's integral, signed, ``[I, T]``.
 
         Args:
@@ -78,8 +86,10 @@ class ErrorModel:
             missed: What the integrals are known to miss, ``[I]``: if it is more than the errors of
                 an interval, they grow to it; where they are all 0, it goes to all components
                 evenly.
+            noise: Standard deviations of the trapezoids, ``[I, T]``.
         """
-        errors = doubts * self.ratio
+        explained = DEVIATIONS * NOISE_OF_DOUBTS * noise.norm(dim=1, keepdim=True)
+        errors = doubts * self.ratio * beyond(doubts.norm(dim=1, keepdim=True), explained)
         sizes = errors.abs().sum(1, keepdim=True)
         evenly = 1 / errors.shape[1]
         shapes = torch.where(sizes > 0, errors / sizes.clamp_min(TINY), evenly)
@@ -94,22 +104,25 @@ class ErrorModel:
         return errors * max(self.left, LEAST_LEFT)
 
 
-def missed(potentials: Tensor | None, integrals: Tensor, resolution: float) -> Tensor:
+def missed(
+    potentials: Tensor | None, integrals: Tensor, resolution: float, noise: Tensor
+) -> Tensor:
     """Return what integrals miss of the potential's differences beyond its rounding, ``[I]``.
 
     Args:
         potentials: The potential at the nodes, ``[K]``; None, if there is none, misses nothing.
         integrals: Over the intervals, ``[I, T]``.
         resolution: Relative rounding error of the potential.
+        noise: Standard deviations of the integrals' sums over components, ``[I]``.
     """
     if potentials is None:
         return torch.zeros(len(integrals), dtype=torch.float64)
     off = (potentials.diff() - integrals.sum(1)).abs()
-    return (off - _rounding(potentials, resolution)).clamp_min(0)
+    return (off - _rounding(potentials, resolution) - DEVIATIONS * noise).clamp_min(0)
 
 
 def admit_gap(
-    errors: Tensor, potentials: Tensor | None, value: Tensor, resolution: float
+    errors: Tensor, potentials: Tensor | None, value: Tensor, resolution: float, noise: Tensor
 ) -> Tensor:
     """Return errors that are raised, if need be, to what the whole integral is known to miss.
 
@@ -118,12 +131,18 @@ def admit_gap(
         potentials: As for `missed`.
         value: The integral, ``[T]``.
         resolution: As for `missed`.
+        noise: Standard deviation of the value's sum over components, ``[]``.
     """
     if potentials is None:
         return errors
     off = (potentials[-1] - potentials[0] - value.sum()).abs()
-    gap = off - _rounding(potentials, resolution)
+    gap = off - _rounding(potentials, resolution) - DEVIATIONS * noise
     return errors * (gap / errors.abs().sum().clamp_min(TINY)).clamp_min(1)
+
+
+def _between(places: Tensor, parts: Tensor) -> Tensor:
+    """Sums of the intervals' parts ``[I, T]`` between each of these nodes and the next."""
+    return F.pad(parts.cumsum(0), (0, 0, 1, 0))[places].diff(dim=0)
 
 
 def _rounding(potentials: Tensor, resolution: float) -> Tensor:

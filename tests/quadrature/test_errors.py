@@ -9,6 +9,7 @@ import torch
 from rounds import bisect
 
 from segattr.quadrature.errors import (
+    DEVIATIONS,
     FASTEST,
     LEAST_LEFT,
     ROUNDINGS,
@@ -32,12 +33,13 @@ def level(trapezoids, doubts, corrections=None):
 
 
 def round_of(*moves, doubts):
-    """The levels before and after a round that bisected as many intervals as there are moves."""
+    """What `after` takes of a round without noise that bisected an interval for each move."""
     before = level(torch.ones(len(doubts), 1).double(), column(*doubts))
     halves = [half for move in moves for half in (0.5, 0.5 + move)]
     whole = [1.0] * (len(doubts) - len(moves))
     known = [True, *[False, True] * len(moves), *[True] * len(whole)]
-    return before, level(column(*halves, *whole), column(*halves, *whole)), torch.tensor(known)
+    parts = column(*halves, *whole)
+    return before, level(parts, parts), torch.tensor(known), torch.zeros_like(parts)
 
 
 def test_the_ratio_is_how_far_integrals_moved_over_what_was_in_doubt():
@@ -46,7 +48,8 @@ def test_the_ratio_is_how_far_integrals_moved_over_what_was_in_doubt():
     assert learnt.ratio == pytest.approx(0.4 / 0.8)
     before = level(column(1.0, 2.0), column(0.5, 0.5), corrections=column(0.25, 0.0))
     now = level(column(0.5, 0.5, 2.0), column(0.0, 0.0, 0.0), corrections=column(0.0, 0.5, 0.0))
-    learnt = ErrorModel().after(before, now, torch.tensor([True, False, True, True]))
+    known = torch.tensor([True, False, True, True])
+    learnt = ErrorModel().after(before, now, known, torch.zeros(3, 1).double())
     assert learnt.ratio == pytest.approx(0.25 / 0.5)
 
 
@@ -77,7 +80,8 @@ def test_moves_and_doubts_of_rounding_give_no_ratio():
 
 def test_errors_are_doubts_in_proportion_and_at_least_what_is_missed():
     doubts = torch.tensor([[0.1, -0.3], [0.1, -0.3], [0.0, 0.0]]).double()
-    found = ErrorModel(ratio=2.0).errors(doubts, torch.tensor([0.5, 1.6, 0.4]).double())
+    missing = torch.tensor([0.5, 1.6, 0.4]).double()
+    found = ErrorModel(ratio=2.0).errors(doubts, missing, torch.zeros_like(doubts))
     expected = torch.tensor([[0.2, -0.6], [0.4, -1.2], [0.2, 0.2]]).double()
     torch.testing.assert_close(found, expected)
 
@@ -91,19 +95,26 @@ def test_what_cancelled_cancels_again_up_to_a_limit():
 def test_integrals_miss_what_the_potential_has_beyond_its_rounding():
     potentials = torch.tensor([-4.0, -3.0, -1.0]).double()
     integrals = torch.tensor([[0.5, 0.5], [0.5, 1.0]]).double()
-    torch.testing.assert_close(missed(potentials, integrals, 0.0), torch.tensor([0, 0.5]).double())
-    off = missed(potentials, integrals, 0.01)
-    torch.testing.assert_close(off, torch.tensor([0, 0.5 - ROUNDINGS * 0.04]).double())
-    assert torch.equal(missed(None, integrals, 0.0), torch.zeros(2).double())
+    quiet, noisy = torch.zeros(2).double(), torch.tensor([0.1, 0.02]).double()
+    for resolution, noise, expected in (
+        (0.0, quiet, 0.5),
+        (0.01, quiet, 0.5 - ROUNDINGS * 0.04),
+        (0.0, noisy, 0.5 - DEVIATIONS * 0.02),
+    ):
+        off = missed(potentials, integrals, resolution, noise)
+        torch.testing.assert_close(off, torch.tensor([0, expected]).double())
+    assert torch.equal(missed(None, integrals, 0.0, quiet), quiet)
 
 
 def test_errors_are_raised_to_the_gap_and_never_lowered():
     errors = torch.tensor([[0.1, -0.1], [0.2, 0.1]]).double()
     potentials = torch.tensor([0.0, 0.7, 3.0]).double()
-    for value, factor in ((1.0, 4.0), (3.0, 1.0)):
+    quiet, noisy = torch.zeros(()).double(), torch.tensor(0.5).double()
+    for value, noise, factor in ((1.0, quiet, 4.0), (3.0, quiet, 1.0), (1.0, noisy, 2.0)):
         half = torch.tensor([value / 2, value / 2]).double()
-        torch.testing.assert_close(admit_gap(errors, potentials, half, 0.0), factor * errors)
-    assert torch.equal(admit_gap(errors, None, half, 0.0), errors)
+        admitted = admit_gap(errors, potentials, half, 0.0, noise)
+        torch.testing.assert_close(admitted, factor * errors)
+    assert torch.equal(admit_gap(errors, None, half, 0.0, quiet), errors)
 
 
 def test_what_f_shows_to_be_missing_is_never_scaled_away():
