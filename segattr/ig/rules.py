@@ -14,8 +14,8 @@ from torch import Tensor
 
 from segattr.attribution import WIDE_GAP, completeness_gap
 from segattr.engine.reference import compute_dtype
-from segattr.ig.noise import noise_of
 from segattr.ig.path import Path
+from segattr.ig.rounding import noise_of
 from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.integral import require_tolerance
 from segattr.quadrature.refinement import (
@@ -92,13 +92,13 @@ def settings_of(rule: str, **known: Any) -> dict[str, Any]:
         rule: Name of the rule.
         known: ``steps`` (path points, or pieces, of a rule that has a fixed number), ``split`` of
             ``"secant"``, ``scorer``, ``agreement``, ``tolerance`` and ``max_evaluations`` of
-            ``"auto"``, which rule it ``gave_way`` for, the share of the token scores that
-            ``rounding`` may be (in L2) and whether it was ``stopped_by_rounding``, where either is
-            known.
+            ``"auto"``, which rule it ``gave_way`` for; the share of the token scores that
+            ``rounding`` may be (a standard deviation, in L2; None where it is unknown or too small
+            to matter), and whether it was ``stopped_by_rounding``.
     """
     keys = ("steps", "split", "scorer", "agreement", "tolerance", "max_evaluations", "gave_way")
-    keys += ("rounding", "stopped_by_rounding")
-    return {"rule": rule, **dict.fromkeys(keys), **known}
+    noise = ("rounding", "stopped_by_rounding")
+    return {"rule": rule, **dict.fromkeys((*keys, *noise)), **known}
 
 
 @dataclass(frozen=True)

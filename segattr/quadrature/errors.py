@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segattr.quadrature.level import Level
-from segattr.quadrature.noise import TINY, Scatter, beyond
+from segattr.quadrature.noise import TINY, beyond
 
 # One round may lower the ratio of errors to doubts by at most this factor, and only if it bisected
 # at least this share of all doubt.

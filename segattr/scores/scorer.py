@@ -220,6 +220,9 @@ def _doubt(attribution: Attribution, scores: SegmentScores) -> str:
     if attribution.segment_samples.isnan().any():
         reason = "the path points are too few, or miss too much of F, to estimate an error from"
         remedy = "Raise max_evaluations, or use another baseline"
+    elif attribution.settings.get("stopped_by_rounding"):
+        reason = f"rounding in {attribution.settings['dtype']} may change whether they are kept"
+        remedy = "Use a wider dtype, such as dtype=torch.float32, or leave the trace out"
     elif attribution.converged:
         remedy = "Give FastIG this scorer and no tolerance"
     return (

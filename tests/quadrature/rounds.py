@@ -18,3 +18,20 @@ def bisect(function, rounds, potential=None, **settings):
 
 def columns(*functions):
     return lambda x: torch.stack([function(x) for function in functions], -1)
+
+
+def noisy(function, noise, seed):
+    """The function with rounding errors as this noise has them, others at every call."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def evaluate(x):
+        values = function(x)
+        count, components = values.shape
+        factors = 1 + noise.common * random(count, 1) + noise.own * random(count, components)
+        rms = values.square().mean(1, keepdim=True).sqrt()
+        return factors * values + noise.floor * rms * random(count, components)
+
+    return evaluate
