@@ -13,12 +13,14 @@ import argparse
 import copy
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -26,11 +28,12 @@ from measured import Results
 from real_model import load_real
 from torch import Tensor
 
-from segattr import FastIG, SegmentScorer, Trace
+from segattr import EncodedTrace, FastIG, SegmentScorer, Trace, UndecidedWarning
 from segattr.demo import load_demo, load_records
+from segattr.ig import Adaptive
 from segattr.ig.rounding import noise_of
 from segattr.quadrature.fixed import nodes_and_weights
-from segattr.quadrature.noise import Scatter
+from segattr.quadrature.noise import Noise, Scatter
 from segattr.scores import jaccard
 
 HERE = Path(__file__).parent
@@ -57,7 +60,7 @@ CASES = (
     Case("bundled", torch.bfloat16, torch.float64, 8, 33),
     Case("SmolLM2-135M", torch.float32, torch.float64, 1, 9),
     Case("SmolLM2-135M", torch.float16, torch.float32, 1, 5),
-    Case("SmolLM2-135M", torch.bfloat16, torch.float32, 5, 17),
+    Case("SmolLM2-135M", torch.bfloat16, torch.float32, 3, 17),
 )
 
 
@@ -89,7 +92,7 @@ def measure(rounded: FastIG, exact: FastIG, trace: Trace, points: int) -> dict[s
     found["integral_error"] = float(off.norm() / integral.norm())
     # What errors of the points would make of it if none had to do with another.
     found["if_independent"] = float((weights[:, None] * on).norm() / integral.norm())
-    found["noise_model"] = float(scatter.value.norm() / integral.norm())
+    found["said"] = float(scatter.value.norm() / integral.norm())
     scores = (SCORER.score_tokens(a, encoded.segments) for a in (integral, integral + off))
     return {**found, "kept": jaccard(*(score.kept for score in scores))}
 
@@ -121,6 +124,25 @@ def of_potential(errors: Tensor, exact: Tensor, eps: float) -> dict[str, float]:
     """Errors of F over its largest size."""
     shares = errors / exact.abs().max() / eps
     return {"of_F": float(shares.square().mean().sqrt()), "worst_of_F": float(shares.abs().max())}
+
+
+def judge(rounded: FastIG, encoded: EncodedTrace, want: Tensor, known: bool) -> dict[str, float]:
+    """What auto claims of a trace in 16 bits, with what is known of noise or without."""
+    with patch("segattr.ig.rules.noise_of", noise_of if known else lambda _: Noise()):
+        got = rounded.attribute(encoded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndecidedWarning)
+        ours = SCORER.score(got)
+    off = (ours.strength - SCORER.score_tokens(want, encoded.segments).strength).abs()
+    assert got.token_error is not None
+    assert ours.strength_error is not None
+    return {
+        "evaluations": got.evaluations,
+        "stopped": got.settings["stopped_by_rounding"],
+        "error": float((got.token_scores - want).norm() / want.norm()),
+        "claimed": float(got.token_error.norm() / want.norm()),
+        "covered": float((off <= ours.strength_error).double().mean()),
+    }
 
 
 def deviation(values: Tensor) -> float:
@@ -159,6 +181,29 @@ def cases() -> Iterator[dict[str, Any]]:
             yield what | {"traces": len(rows), "points": case.points} | summary(rows)
 
 
+def autos() -> Iterator[dict[str, Any]]:
+    model, tokenizer, traces = load("bundled")
+    for dtype, scope in product((torch.float16, torch.bfloat16), ("reasoning", "all")):
+        converted = copy.deepcopy(model).to(dtype)
+        rounded = FastIG(converted, tokenizer, scope=scope, rule=Adaptive(None, 0.02))
+        accurate = Adaptive(None, 0.001, 257)
+        exact = FastIG(converted, tokenizer, scope=scope, dtype=torch.float64, rule=accurate)
+        encoded = [rounded.encode(trace) for trace in traces[:8]]
+        wanted = [attribution.token_scores for attribution in exact.attribute_many(encoded)]
+        for known in (True, False):
+            pairs = zip(encoded, wanted, strict=True)
+            rows = [judge(rounded, trace, want, known) for trace, want in pairs]
+            what = {"model": "bundled", "dtype": str(dtype).removeprefix("torch."), "scope": scope}
+            yield {
+                **what,
+                "known": known,
+                "traces": len(rows),
+                "stopped": sum(row["stopped"] for row in rows),
+                **{key: median(row[key] for row in rows) for key in ("error", "claimed")},
+                **{key: mean(row[key] for row in rows) for key in ("evaluations", "covered")},
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results" / "noise.json")
@@ -166,9 +211,10 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     results = Results(arguments.results)
-    for found in cases():
-        results.add({"group": "noise", **found})
-        print(found["model"], found["dtype"], found["scope"], file=sys.stderr, flush=True)
+    for group, runs in (("noise", cases()), ("noisy auto", autos())):
+        for found in runs:
+            results.add({"group": group, **found})
+            print(found["model"], found["dtype"], found["scope"], file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

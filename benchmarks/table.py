@@ -13,6 +13,8 @@ from statistics import median
 
 import table_real
 from markdown_rows import Row, group_by, markdown, mid
+from table_noise import EXPLAINED as NOISE_EXPLAINED
+from table_noise import noise_table, noisy_auto_table
 from table_secant import EXPLAINED, error_bars_table, precision_table, secant_table
 
 HERE = Path(__file__).parent
@@ -229,6 +231,8 @@ GROUPS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "real errors": ("What it says of its own errors", table_real.errors_table),
     "real traces": ("Traces that a real model reads", table_real.traces_table),
     "real": ("Which scores to recommend on a real model", table_real.scores_table),
+    "noise": ("Noise of gradients", noise_table),
+    "noisy auto": ("What auto makes of noise", noisy_auto_table),
     "ops": ("Ops", ops_table),
     "matmul": (
         "Matrix products",
@@ -267,7 +271,8 @@ def main() -> None:
         print(render(Path(sys.argv[1])))
         return
     results = sorted((HERE / "results").glob("*.json"), key=lambda path: path.stem)
-    text = HEAD + EXPLAINED + table_real.EXPLAINED + "".join(map(render, results))
+    text = HEAD + EXPLAINED + NOISE_EXPLAINED + table_real.EXPLAINED
+    text += "".join(map(render, results))
     if not any(path.name.startswith("gpu") for path in results):
         text += NOTHING_YET
     (HERE / "README.md").write_text(text)

@@ -23,6 +23,7 @@ from segattr.checks import require_type, require_word
 from segattr.scores.scores import SegmentScores, jaccard
 from segattr.scores.sums import SegmentSums, Spans, segment_sums
 
+WIDER = "Use a wider dtype, such as dtype=torch.float32"
 NORMALIZATIONS = {"sqrt-length": 0.5, "length": 1.0, "none": 0.0}
 # Highest consistency of an important segment by method; others have the first.
 BETA = {"integrated-gradients": 0.8, "finite-propagation": 1.0}
@@ -220,9 +221,11 @@ def _doubt(attribution: Attribution, scores: SegmentScores) -> str:
     if attribution.segment_samples.isnan().any():
         reason = "the path points are too few, or miss too much of F, to estimate an error from"
         remedy = "Raise max_evaluations, or use another baseline"
+        if attribution.settings.get("rounding") is not None:
+            remedy = f"{WIDER}, or another baseline"
     elif attribution.settings.get("stopped_by_rounding"):
         reason = f"rounding in {attribution.settings['dtype']} may change whether they are kept"
-        remedy = "Use a wider dtype, such as dtype=torch.float32, or leave the trace out"
+        remedy = f"{WIDER}, or leave the trace out"
     elif attribution.converged:
         remedy = "Give FastIG this scorer and no tolerance"
     return (
