@@ -237,6 +237,15 @@ def test_the_warning_says_what_helps():
     assert scores.undecided.tolist() == [False, True, True, False]
     assert scores.strength_error.isinf().all()
     assert scores.agreement == 0
+    with pytest.warns(UndecidedWarning, match="Raise max_evaluations, or use another baseline"):
+        SegmentScorer(tau=0.4).score(blind)
+    narrow = dataclasses.replace(blind, settings={"dtype": "bfloat16", "rounding": 0.1})
+    with pytest.warns(UndecidedWarning, match="Use a wider dtype, .*, or another baseline"):
+        SegmentScorer(tau=0.4).score(narrow)
+    settings = {"dtype": "bfloat16", "rounding": 0.1, "stopped_by_rounding": True}
+    stopped = dataclasses.replace(base, converged=False, settings=settings)
+    with pytest.warns(UndecidedWarning, match="rounding in bfloat16 may.*Use a wider dtype"):
+        SegmentScorer(tau=0.4).score(stopped)
     with pytest.warns(UndecidedWarning, match="segments 0, 1, 2, 3 are"):
         SegmentScorer(keep_ends=False).score(blind)
     with pytest.warns(UndecidedWarning, match="segments 1 are"):

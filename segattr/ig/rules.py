@@ -145,7 +145,10 @@ class Fixed:
 class Adaptive:
     """9 path points, then more where the integrand is rough, until the estimated error is small.
 
-    It never stops, but at the limit, while the completeness gap is wider than `WIDE_GAP`.
+    It goes on while the completeness gap is wider than `WIDE_GAP`.
+
+    The error includes the rounding of gradients in 16 bits. Where that is all that is left, it
+    stops, too, without having converged: a wider dtype helps then, and more points hardly do.
 
     Args:
         scorer: Whose kept segments must agree. ``None``: only the tolerance counts.
