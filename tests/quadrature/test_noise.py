@@ -7,7 +7,7 @@ import torch
 from rounds import bisect, columns, noisy
 
 from segattr.quadrature.noise import Noise, Scatter, beyond
-from segattr.quadrature.refinement import Refinement, refine
+from segattr.quadrature.refinement import MAX_EVALUATIONS, Refinement, refine
 
 NOISE = Noise(common=0.06, own=0.06, floor=0.02)
 ALPHAS = torch.tensor([0.0, 0.125, 0.5, 1.0], dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_it_stops_above_the_noise_and_says_so(kind, most):
         assert (path.noisy, path.converged) == (True, False)
         assert len(path.alphas) <= most
     path, _ = run(kind, 0, 1e-4, claimed=Noise())
-    assert (path.noisy, path.converged, len(path.alphas)) == (False, False, 65)
+    assert (path.noisy, path.converged, len(path.alphas)) == (False, False, MAX_EVALUATIONS)
 
 
 @pytest.mark.parametrize("kind", ["bumps", "exponentials", "peak"])
