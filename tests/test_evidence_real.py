@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from segattr import EncodedTrace
 from segattr.engine.autograd import AutogradEngine
@@ -29,6 +31,7 @@ import real_traces  # noqa: E402
 import stored_path  # noqa: E402
 import table  # noqa: E402
 
+DATA = Path(__file__).parent / "data" / "real-path"
 NOWHERE = Path("/nowhere")
 REASONING = evidence_integrands.Case("bundled", "reasoning", "pad")
 NAME = "toy 02"
@@ -200,6 +203,53 @@ def test_rules_are_judged_by_all_points(cubic):
     assert rows["linspace", 50]["gap"] == pytest.approx((12 - 8) / 50 / 8, rel=0.03)
     assert rows["trapezoid", 129]["token_error"] < 1e-4
     assert rows["trapezoid", 65]["kept"] == 1
+
+
+@pytest.fixture(params=["reasoning", "all"])
+def real(request):
+    """A path of SmolLM2-135M-Instruct on a trace of its own, as it was stored, and its rows."""
+    file = DATA / f"{request.param}.safetensors"
+    with safe_open(file, "pt") as stored:
+        points = stored_path.Points(file, stored.metadata()["what"])
+    spans = json.loads((DATA / "spans.json").read_text())
+    encoded = EncodedTrace(
+        torch.arange(spans["tokens"]), spans["prompt"], spans["segments"], spans["target"],
+        torch.empty(0).long(),
+    )  # fmt: skip
+    engine = SimpleNamespace(dtype=torch.float32)
+    path = stored_path.StoredPath(engine, None, spans["tokens"], points)
+    return request.param, list(integrand_facts.facts_of(path, encoded))
+
+
+def test_the_rows_of_a_real_path_are_those_in_the_table(real):
+    scope, rows = real
+    stored = json.loads((BENCHMARKS / "results" / "integrands.json").read_text())["runs"]
+    wanted = [
+        {key: value for key, value in row.items() if key not in ("kind", "trace")}
+        for row in stored
+        if (row["kind"], row["trace"]) == (f"SmolLM2, {scope}, pad", "own 07")
+    ]
+    assert len(rows) == len(wanted) > 30
+    for found, row in zip(rows, wanted, strict=True):
+        assert found == {key: pytest.approx(value, rel=1e-3) if isinstance(value, float) else value
+                         for key, value in row.items()}  # fmt: skip
+
+
+def test_what_is_said_of_a_real_path_holds(real):
+    scope, rows = real
+    groups = {group: [row for row in rows if row["group"] == group] for group in
+              ("real rules", "real auto", "real errors")}  # fmt: skip
+    (published,) = (row for row in groups["real rules"] if row["evaluations"] == 50)
+    assert (published["token_error"] > 1) is (scope == "all")
+    for row in groups["real auto"]:
+        if row["converged"]:
+            assert row["gap"] <= 0.05
+            assert row["kept"] >= row["agreement"]
+            assert row["token_error"] < 0.1
+    assert any(row["converged"] for row in groups["real auto"])
+    for row in groups["real errors"]:
+        assert row["inside"] >= 0.99
+        assert row["real_error"] <= row["estimated_error"]
 
 
 def test_a_partial_correlation_leaves_out_what_is_given():
