@@ -28,7 +28,8 @@ LEAST_DOUBT = 1e-6
 LEAST_LEFT = 1 / 16
 # The error that is reported, over the one that is estimated: tests/quadrature/test_integral.py.
 SAFETY = 2
-# The potential counts as known to so many roundings of its largest value.
+# The potential counts as known to so many roundings of its largest value: in 16 bits it is off by
+# one of eps, and seldom by more than 3, unless the path is rough (benchmarks/README.md).
 ROUNDINGS = 4
 # Noise explains what is not larger than so many of its standard deviations.
 DEVIATIONS = 2
