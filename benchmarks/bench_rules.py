@@ -18,7 +18,7 @@ from segattr.demo import load_demo, load_records
 from segattr.quadrature.refinement import refine
 
 # What the committed tables were measured with: no segment undecided, if that is possible.
-AUTO = {"agreement": 1, "max_evaluations": 65}
+AUTO = {"rule": "auto", "agreement": 1, "max_evaluations": 65}
 RULES: dict[str, dict[str, Any]] = {
     "midpoint, 50 points": {"rule": "midpoint", "steps": 50},
     "linspace, 50 points (published)": {"rule": "linspace", "steps": 50},

@@ -29,9 +29,9 @@ def the_model(name: str) -> Any:
 def the_run(size: Shape, variant: str) -> Callable[[], object]:
     model, trace = the_model(size.model), make_trace(size)
     if variant == "path point":
-        ig = FastIG(model)
+        ig = FastIG(model, rule="auto", scope="all")
         return lambda: ig.integrand(trace, [0.5])
-    ig = FastIG(model, rule=Secant(split=variant.split()[1]))
+    ig = FastIG(model, rule=Secant(split=variant.split()[1]), scope="all")
     return lambda: ig.attribute(trace)
 
 

@@ -97,7 +97,7 @@ def make_ig(kind: Kind) -> FastIG:
 def ig_of(kind: Kind, *model: Any) -> FastIG:
     """With what the committed tables were measured with: no segment undecided, if possible."""
     settings: dict[str, Any] = {"baseline": kind.baseline, "scope": kind.scope}
-    return FastIG(*model, **settings, agreement=1, max_evaluations=65)
+    return FastIG(*model, **settings, rule="auto", agreement=1, max_evaluations=65)
 
 
 @cache

@@ -56,7 +56,8 @@ def make_ig(kind: Kind) -> FastIG:
     model, tokenizer = load(kind.model)
     baseline = tokenizer.eos_token_id if kind.baseline == "eos" else kind.baseline
     settings: dict[str, Any] = {"baseline": baseline, "scope": kind.scope, "scorer": SCORER}
-    return FastIG(model, tokenizer, **settings, agreement=1, max_evaluations=65)  # of the tables
+    auto: dict[str, Any] = {"rule": "auto", "agreement": 1, "max_evaluations": 65}  # of the tables
+    return FastIG(model, tokenizer, **settings, **auto)
 
 
 @lru_cache(maxsize=8)

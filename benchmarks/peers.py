@@ -54,12 +54,13 @@ def peer(name: str, model: PreTrainedModel, trace: EncodedTrace, points: int) ->
     if name == "captum":
         return lambda: _captum(model, trace, points)
     if name == "secant":
-        secant = FastIG(model, rule="secant", baseline=0)
+        secant = FastIG(model, rule="secant", scope="all", baseline=0)
         secant.integrand(trace, [1.0])
         return lambda: secant.attribute(trace).token_scores
     engine, _, variant = name.partition(", ")
     backend = "torch" if variant == "torch" else "auto"
-    ig = FastIG(model, rule="linspace", steps=points, baseline=0, engine=engine, backend=backend)
+    on = {"engine": engine, "backend": backend}
+    ig = FastIG(model, rule="linspace", steps=points, scope="all", baseline=0, **on)
     ig.integrand(trace, [1.0])  # the first time, the engine is compared with the model
     if variant != "compiled":
         return lambda: ig.attribute(trace).token_scores

@@ -22,8 +22,8 @@ from segattr.demo import load_demo, load_records
 LENGTH = 1024  # of a pack
 
 model, tokenizer = load_demo()
-scorer = SegmentScorer(tau=0.7, beta=1.0)  # these segments are short: consistent by chance
-ig = FastIG(model, tokenizer, scope="reasoning", scorer=scorer)
+scorer = SegmentScorer()
+ig = FastIG(model, tokenizer)
 
 masked, weighted = [], []
 for record in load_records()[:8]:

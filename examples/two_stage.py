@@ -15,8 +15,8 @@ STAGES = {"full": (7, 1.5e-5), "selective": (4, 8e-6)}  # epochs, learning rate
 SHORT = 10  # the demonstration runs a tenth of the epochs
 
 model, tokenizer = load_demo()
-scorer = SegmentScorer(tau=0.7, beta=1.0)  # these segments are short: consistent by chance
-ig = FastIG(model, tokenizer, scope="reasoning", scorer=scorer)
+scorer = SegmentScorer()
+ig = FastIG(model, tokenizer)
 
 rows = {"full": [], "selective": []}
 for record in load_records()[:8]:

@@ -95,7 +95,7 @@ def model():
 @pytest.fixture(scope="session")
 def weighted_rows() -> list[dict]:
     """4 rows of 20 to 23 tokens with loss on kept segments, weights between 0.25 and 2.25."""
-    ig = FastIG(make_model("qwen2"), rule="midpoint", steps=4)
+    ig = FastIG(make_model("qwen2"), rule="midpoint", steps=4, scope="all")
     scorer = SegmentScorer(tau=0.4, beta=1.0)
     rows = []
     for seed in range(4):
@@ -126,7 +126,7 @@ def records() -> list[dict]:
 def scored_traces(demo, records) -> list[ScoredTrace]:
     """Three bundled traces as they come from a scored file, the last one with a response."""
     model, tokenizer = demo
-    ig, scorer = FastIG(model, tokenizer, rule="midpoint", steps=4), SegmentScorer()
+    ig, scorer = FastIG(model, tokenizer, rule="midpoint", steps=4, scope="all"), SegmentScorer()
     given = [*records[:2], {**records[2], "response": "\n\nSo it is."}]
     traces = [Trace.from_record(record) for record in given]
     asked = {"model": BUNDLED, "tau": scorer.tau}

@@ -18,7 +18,9 @@ def test_a_saved_attribution_comes_back_whole(tmp_path):
     encoded = dataclasses.replace(
         make_trace(), response_ids=torch.tensor([3, 4]), id="x", characters=characters
     )
-    attribution = FastIG(make_model("qwen2"), rule="midpoint", steps=2).attribute(encoded)
+    attribution = FastIG(make_model("qwen2"), rule="midpoint", steps=2, scope="all").attribute(
+        encoded
+    )
     attribution.save(tmp_path / "one.safetensors")
     loaded = Attribution.load(tmp_path / "one.safetensors")
     assert torch.equal(loaded.token_scores, attribution.token_scores)
@@ -39,7 +41,9 @@ def test_a_saved_attribution_comes_back_whole(tmp_path):
 
 
 def test_error_estimates_are_saved(tmp_path):
-    attribution = FastIG(make_model("qwen2"), max_evaluations=9).attribute(make_trace())
+    attribution = FastIG(
+        make_model("qwen2"), max_evaluations=9, rule="auto", scope="all"
+    ).attribute(make_trace())
     attribution.save(tmp_path / "one.safetensors")
     loaded = Attribution.load(tmp_path / "one.safetensors")
     assert attribution.converged is False
@@ -105,7 +109,7 @@ def test_doubts_are_names_with_words():
 
 
 def test_it_shows_what_matters_and_no_tensors(trace):
-    ig = FastIG(make_model("qwen2"), max_evaluations=9)
+    ig = FastIG(make_model("qwen2"), max_evaluations=9, rule="auto", scope="all")
     attribution = ig.attribute(dataclasses.replace(trace, id="x"))
     shown = repr(attribution)
     assert len(shown) <= 200

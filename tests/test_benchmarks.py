@@ -37,7 +37,9 @@ def test_every_peer_computes_the_same_scores(case):
     points = 4
     for name in set(peers.available_peers()) & set(peers.SAME_SCORES):
         rule = "riemann" if name == "captum" else "linspace"
-        expected = FastIG(model, rule=rule, steps=points, baseline=0, engine="autograd")
+        expected = FastIG(
+            model, rule=rule, steps=points, baseline=0, engine="autograd", scope="all"
+        )
         expected = expected.attribute(trace).token_scores
         got = peers.peer(name, model, trace, points)()
         assert (got - expected).norm() <= 1e-5 * expected.norm(), name

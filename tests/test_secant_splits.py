@@ -61,7 +61,7 @@ def test_a_short_chord_has_the_gradient(name, split, trace):
 def test_the_package_s_own_splits_are_the_package_s_scores(split, trace):
     model = make_variant("qwen2-tied")
     engine = make_engine_on("qwen2-tied", trace)
-    ig = FastIG(model, rule=Secant(3, split), baseline=0)
+    ig = FastIG(model, rule=Secant(3, split), baseline=0, scope="all")
     expected = ig.attribute(trace).token_scores
     got = secant_splits.token_scores(engine, Secants(engine.forward, split), 3)
     assert_close(got, expected[: len(got)], 1e-6)

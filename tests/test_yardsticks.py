@@ -72,7 +72,7 @@ def test_shapley_values_are_complete(name, scope, trace):
 
 
 def test_an_absent_segment_is_at_the_baseline_and_the_rest_stays(model, trace):
-    ig = FastIG(model, scope="reasoning", baseline=3)
+    ig = FastIG(model, scope="reasoning", baseline=3, rule="auto")
     embed = model.get_input_embeddings()
     inputs = embed(trace.input_ids).detach()
     changed = inputs.clone()
@@ -83,7 +83,7 @@ def test_an_absent_segment_is_at_the_baseline_and_the_rest_stays(model, trace):
 
 
 def test_batches_change_nothing(model, trace, monkeypatch):
-    coalitions = yardsticks.Coalitions(FastIG(model), trace)
+    coalitions = yardsticks.Coalitions(FastIG(model, rule="auto", scope="all"), trace)
     present = torch.eye(5, dtype=torch.bool)
     together = coalitions.worth(present)
     monkeypatch.setattr(yardsticks, "BATCH_TOKENS", 1)
@@ -95,7 +95,7 @@ def test_a_deleted_segment_is_not_in_the_sequence(model, trace):
     with torch.no_grad():
         logits = model(kept[None]).logits[0].double().log_softmax(-1)
     expected = logits[19:22].gather(-1, kept[20:23, None]).sum()
-    ig = FastIG(model)
+    ig = FastIG(model, rule="auto", scope="all")
     assert float(yardsticks.logprob_without(ig, trace, [3])) == pytest.approx(expected.item())
     whole = target_logprob(model, model.get_input_embeddings()(trace.input_ids), trace)
     assert float(yardsticks.deletions(ig, trace)[3]) == pytest.approx((whole - expected).item())
@@ -114,10 +114,13 @@ def test_a_blocked_segment_is_a_deleted_one_whose_place_stays_empty(attention, t
     words = trace.input_ids[slice(*trace.target), None]
     without = logits[-3:].double().log_softmax(-1).gather(-1, words).sum()
     whole = target_logprob(model, model.get_input_embeddings()(trace.input_ids), trace)
-    got = yardsticks.blocked(FastIG(model), trace)
+    got = yardsticks.blocked(FastIG(model, rule="auto", scope="all"), trace)
     assert float(got[2]) == pytest.approx((whole - without).item(), rel=1e-5)
     assert got[1] == 0  # the empty segment
-    assert abs(float(got[2] - yardsticks.deletions(FastIG(model), trace)[2])) > 1e-6
+    assert (
+        abs(float(got[2] - yardsticks.deletions(FastIG(model, rule="auto", scope="all"), trace)[2]))
+        > 1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from segattr.engine.ends import PathEnds
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
 # Options with which `segattr score` takes no time; its scores are too rough to be trusted.
-SCORE = ["--model", "bundled", "--rule", "midpoint", "--steps", "2", "--require", "none"]
+ROUGH = ["--model", "bundled", "--rule", "midpoint", "--steps", "2", "--scope", "all"]
+SCORE = [*ROUGH, "--require", "none"]
 VOCAB = 96
 
 SMALL = {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Fit path points and rule weights to one model, for score --rule.
+    """Fit path points and rule weights of Integrated Gradients to one model, for score --rule.
 
     What is printed about held-out traces says whether that pays. Takes 65 to 257 gradient
     evaluations a trace.
@@ -67,6 +67,7 @@ class Calibrate:
             self.machine,
             self.path,
             tokenizer,
+            rule="auto",
             scorer=self.scorer,
             max_length=self.text.max_length,
         )

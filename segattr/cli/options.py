@@ -22,7 +22,7 @@ from segattr.dataset.flags import Requirements
 from segattr.engine import ENGINES
 from segattr.engine.ops import BACKENDS
 from segattr.ig.baseline import BASELINES
-from segattr.ig.choice import RULE_NAMES, rule_of
+from segattr.ig.choice import DEFAULT, RULE_NAMES, rule_of
 from segattr.ig.fast_ig import SCOPES
 from segattr.ig.fitted import Rule
 from segattr.ig.rules import AGREEMENT, IntegrationRule
@@ -100,7 +100,7 @@ class Source:
 
 @dataclass(frozen=True)
 class PathOptions:
-    """Where the path of Integrated Gradients starts, and what moves along it."""
+    """Where the path to the trace starts, and what moves along it."""
 
     baseline: Annotated[str, arg(metavar="BASELINE")] = "pad"
     """Where the path starts: pad, zero, mean (of all embeddings), or a token id."""
@@ -108,10 +108,9 @@ class PathOptions:
         str,
         arg(
             metavar="SCOPE",
-            help="What moves along the path: all tokens, as in the paper, or the reasoning only, "
-            "which is recommended.",
+            help="What moves along the path: the reasoning only, or all tokens, as in the paper.",
         ),
-    ] = "all"
+    ] = "reasoning"
 
     def __post_init__(self) -> None:
         if not self.baseline.isdecimal():
@@ -127,20 +126,21 @@ class PathOptions:
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """Where gradients are evaluated along the path."""
+    """Finite propagation, or where the gradients of Integrated Gradients are evaluated."""
 
     rule: Annotated[
-        str,
-        arg(
-            metavar="RULE",
-            help="auto (more path points where it matters, until the kept segments agree), "
-            f"{one_of(RULE_NAMES[1:-1])}, secant (finite propagation: differences in place of "
-            "gradients, for Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3), or a "
-            "file RULE.json that calibrate wrote.",
+        str | None,
+        optional(
+            "RULE",
+            f"{DEFAULT} if left out: finite propagation, differences in place of gradients, for "
+            "Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3. Integrated Gradients, "
+            "the paper's, for any causal LM: auto (more path points where it matters, until the "
+            f"kept segments agree), {one_of(RULE_NAMES[1:-1])}, or a file RULE.json that calibrate "
+            "wrote. The paper's own are riemann, and linspace in its code, with 50 steps.",
         ),
-    ] = "auto"
+    ] = None
     steps: Annotated[int | None, optional("N")] = None
-    """Path points of a rule with a name, 50 if left out; pieces of secant, 1 if left out."""
+    """Path points of a rule with a name, 50 if left out; pieces of --rule secant, 1 if left out."""
     agreement: Annotated[
         float | None,
         optional(
@@ -166,7 +166,7 @@ class RuleOptions:
         """
         rule: Any = self.rule
         try:
-            if rule.endswith(".json"):
+            if isinstance(rule, str) and rule.endswith(".json"):
                 rule = Rule.load(rule)
             made = rule_of(
                 rule,
@@ -180,15 +180,15 @@ class RuleOptions:
                 made.require_scope(scope)
             return made
         except (OSError, ValueError) as error:
-            names = [field.name for field in dataclasses.fields(self)]
+            names = [*(field.name for field in dataclasses.fields(self)), "scope"]
             raise ValueError(in_flags(str(error), names)) from None
 
     def asked(self) -> dict[str, Any]:
         """The options as recorded; a fitted rule by its contents."""
-        asked = dataclasses.asdict(self)
-        if (file := Path(self.rule)).suffix == ".json":
-            asked["rule"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
-        return asked
+        rule = DEFAULT if self.rule is None else self.rule
+        if (file := Path(rule)).suffix == ".json":
+            rule = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+        return {**dataclasses.asdict(self), "rule": rule}
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ class MachineOptions:
         str,
         arg(
             metavar="ENGINE",
-            help=f"What computes the gradients: {one_of(ENGINES)}; auto is fused for Llama, Qwen2, "
-            "Qwen3, Mistral, Phi-3, Phi-4 and Gemma 2 and 3.",
+            help=f"What runs the model: {one_of(ENGINES)}; auto is fused for Llama, Qwen2, Qwen3, "
+            "Mistral, Phi-3, Phi-4 and Gemma 2 and 3; autograd is for Integrated Gradients.",
         ),
     ] = "auto"
     backend: Annotated[

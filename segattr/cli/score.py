@@ -45,9 +45,10 @@ EXISTING = create_mutex_group(required=False, title="if OUT exists")
 
 @dataclass(frozen=True)
 class Score:
-    """Attribute the answer to every trace's segments by Integrated Gradients.
+    """Attribute the answer to every trace's segments: how much each moves its log-probability.
 
     Writes one JSON object a trace: its texts, the scores of its segments and tokens, and what ran.
+    The paper's attribution is --rule linspace --scope all.
     Traces whose scores cannot be trusted are named, counted and left out; see --require.
 
     Exit codes: 0 all scored, 1 some traces failed (named on stderr, the others are written), 2

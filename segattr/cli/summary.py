@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 REMEDIES = {
     "rise": "Is it the right answer, and the model that can read them?",
     "segments": "See --segmenter and --keywords.",
-    "gap": "See --max-evaluations, a fixed --rule with more --steps, --scope and --max-gap.",
+    "gap": "See --max-evaluations, a fixed --rule with more --steps, --scope and --max-gap; with "
+    "--rule secant, --dtype.",
     "agreement": "See --max-evaluations, --agreement, --scope and --baseline.",
     "plain": "See --split-special-tokens.",
 }

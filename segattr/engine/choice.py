@@ -16,6 +16,10 @@ from segattr.engine.ends import PathEnds
 from segattr.engine.fused import FusedEngine
 
 ENGINES = ("auto", "fused", "autograd")
+REMEDY = (
+    "Pass rule='auto'. That is Integrated Gradients, for any causal LM; the default is "
+    "rule='secant'."
+)
 
 
 class Engine(Protocol):
@@ -75,13 +79,12 @@ def engine_class(model: Any, engine: str, secants: bool = False) -> type[Engine]
 def _with_secants(model: Any, engine: str) -> type[Engine]:
     if engine == "autograd":
         raise ValueError(
-            "engine must be 'fused' or 'auto' with rule='secant', got 'autograd'. Pass "
-            "engine='auto'."
+            f"engine must be 'fused' or 'auto' with rule='secant', got 'autograd'. {REMEDY}"
         )
     if (reason := why_not_fused(model)) is not None:
         families = ", ".join(FAMILIES.values())
         raise ValueError(
             f"rule='secant' must be able to run the model, which it is for plain {families}, but "
-            f"{reason}. Pass rule='auto'."
+            f"{reason}. {REMEDY}"
         )
     return FusedEngine

@@ -1,4 +1,4 @@
-"""Integrated Gradients of an answer's log-probability, and the rules that integrate."""
+"""Finite propagation and Integrated Gradients of an answer's log-probability, and their rules."""
 
 from segattr.ig.calibration import fit_rule
 from segattr.ig.fast_ig import FastIG

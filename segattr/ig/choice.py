@@ -12,11 +12,12 @@ from segattr.quadrature.refinement import MAX_EVALUATIONS
 from segattr.scores import SegmentScorer
 
 RULE_NAMES = ("auto", *RULES, "secant")
+DEFAULT = "secant"
 STEPS = 50
 
 
 def rule_of(
-    rule: str | IntegrationRule,
+    rule: str | IntegrationRule | None = None,
     *,
     steps: int | None = None,
     scorer: SegmentScorer | None = PAPER,
@@ -27,9 +28,10 @@ def rule_of(
     """Return the rule that these settings of `FastIG` stand for.
 
     Args:
-        rule: ``"auto"``, the name of a fixed rule, ``"secant"``, or a rule as an object.
-        steps: Path points of a fixed rule given by name, ``None``: 50; or pieces of ``"secant"``,
-            ``None``: 1.
+        rule: ``"auto"``, the name of a fixed rule, ``"secant"``, or a rule as an object; ``None``
+            means ``"secant"`` in one piece.
+        steps: Path points of a fixed rule given by name, ``None``: 50; or pieces of ``"secant"``
+            given by name, ``None``: 1.
         scorer: For ``"auto"``, or for the `Adaptive` that a fitted rule gives way to; the others
             do without.
         tolerance: For the same rules.
@@ -54,9 +56,8 @@ def rule_of(
     if isinstance(rule, str) and rule in RULES:
         _require_none(f"rule={rule!r}", limits, "Pass rule='auto'.")
         return Fixed(rule, STEPS if steps is None else steps)
-    if rule == "secant":
-        _require_none("rule='secant'", limits, "Pass rule='auto'.")
-        return Secant() if steps is None else Secant(steps)
+    if rule is None or rule == DEFAULT:
+        return _secant(rule is not None, steps, limits)
     _require_auto_or_fitted(rule)
     kind = "a fitted rule" if isinstance(rule, Rule) else "rule='auto'"
     remedy = "Set max_evaluations, or name a rule such as rule='midpoint'."
@@ -66,6 +67,16 @@ def rule_of(
     if not isinstance(rule, Rule):
         return adaptive
     return rule if adaptive == Adaptive() else replace(rule, otherwise=adaptive)
+
+
+def _secant(named: bool, steps: int | None, limits: dict[str, object]) -> Secant:
+    """Finite propagation; a number of steps could mean another rule's unless it was named."""
+    remedy = "It belongs to Integrated Gradients. Pass rule='auto'."
+    _require_none("rule='secant'" + ", the default" * (not named), limits, remedy)
+    if not named:
+        remedy = "Name one: rule='secant' takes pieces, rule='midpoint' and others path points."
+        _require_none("no rule named", {"steps": steps}, remedy)
+    return Secant() if steps is None else Secant(steps)
 
 
 def _require_auto_or_fitted(rule: object) -> None:

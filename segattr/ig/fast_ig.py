@@ -1,9 +1,9 @@
-"""Integrated Gradients of an answer's log-probability over a long trace; or finite propagation.
+"""Attribution of an answer's log-probability F to a trace: finite propagation, or IG.
 
+    a_t = <x_t - x'_t, m_t>    with multipliers m from secants of the whole path, see `Secant`; or
     a_t = <x_t - x'_t, integral_0^1 dF/dx_t (x' + alpha (x - x')) d alpha>
-    F = sum of log p(answer tokens)
 
-(Sundararajan et al., 2017; arXiv 2602.00425, Eqs. 1-2.)
+The latter are Integrated Gradients (Sundararajan et al., 2017; arXiv 2602.00425, Eqs. 1-2).
 Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size.
 """
 
@@ -42,21 +42,22 @@ class FastIG:
     also after an exception.
 
     Args:
-        model: Any transformers causal LM, also under peft, ``torch.compile`` or data-parallel
-            wrappers, quantised, or spread with ``device_map``.
+        model: A transformers causal LM that the fused engine runs, also under ``torch.compile`` or
+            data-parallel wrappers; or any with ``rule="auto"``, also under peft, quantised, or
+            spread with ``device_map``.
         tokenizer: For traces given as text; ``None`` loads the one at ``model.name_or_path``.
-        rule: Where gradients are evaluated: ``"auto"`` (9 path points, then more where the
-            integrand is rough, until the kept segments are expected to agree with those of the
-            exact integral),
-            ``"riemann"`` (the paper's Eq. 2), ``"linspace"`` (its released code), ``"midpoint"``,
-            ``"trapezoid"``, ``"gauss-legendre"``; or nowhere: ``"secant"``, finite propagation, see
-            `Secant`; or an object: `Fixed`, `Adaptive`, `Secant`, or a `Rule` fitted to the model,
-            which gives way to ``"auto"`` where the completeness gap is larger than its validation
-            saw. What a trace costs, ``FastIG(...).rule.cost`` says.
+        rule: ``None`` means ``"secant"``: finite propagation, see `Secant`, which needs no
+            gradients. For Integrated Gradients, where they are evaluated: ``"auto"`` (9 path
+            points, then more where the integrand is rough, until the kept segments are expected to
+            agree with those of the exact integral), ``"riemann"`` (the paper's Eq. 2),
+            ``"linspace"`` (its released code), ``"midpoint"``, ``"trapezoid"``,
+            ``"gauss-legendre"``. Or an object: `Fixed`, `Adaptive`, `Secant`, or a `Rule` fitted to
+            the model, which gives way to ``"auto"`` where the completeness gap is larger than its
+            validation saw. What a trace costs, ``FastIG(...).rule.cost`` says.
         steps: Path points of a named rule other than ``"auto"``, ``None`` means 50; or pieces of
-            ``"secant"``, ``None`` means 1.
-        scorer: Whose kept segments must agree: give the one you score with. ``None``: only the
-            tolerance counts.
+            ``rule="secant"``, if that is said, ``None`` means 1.
+        scorer: Whose kept segments must agree with ``"auto"``: give the one you score with.
+            ``None``: only the tolerance counts.
         agreement: ``"auto"`` stops where the kept segments' expected Jaccard index with those of
             the exact integral is at least this, in (0, 1], by its estimate; 1: where no segment is
             undecided. ``None`` means 0.95.
@@ -68,9 +69,9 @@ class FastIG:
         baseline: Where the path starts: ``"pad"`` (the pad token's embedding, as the paper; without
             a pad token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding
             table), a token id, or a tensor ``[D]``. Resolved here, once.
-        scope: What moves along the path: ``"all"`` tokens (as the paper) or the ``"reasoning"``
-            only, everything else staying in place; the latter ranks segments better where that is
-            known.
+        scope: What moves along the path: the ``"reasoning"`` only, everything else staying in
+            place, which ranks segments better where that is known; or ``"all"`` tokens, as the
+            paper.
         dtype: ``None`` runs the model as it is; another dtype runs a converted copy of it.
         engine: ``"fused"`` (Llama, Qwen2, Qwen3, Mistral, Phi-3, Phi-4 and the text models of
             Gemma 2 and 3, with plain weights), ``"autograd"`` (any causal LM, but not
@@ -92,14 +93,14 @@ class FastIG:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        rule: str | IntegrationRule = "auto",
+        rule: str | IntegrationRule | None = None,
         steps: int | None = None,
         scorer: SegmentScorer | None = PAPER,
         tolerance: float | None = None,
         max_evaluations: int | None = None,
         agreement: float | None = None,
         baseline: str | int | Tensor = "pad",
-        scope: str = "all",
+        scope: str = "reasoning",
         dtype: torch.dtype | None = None,
         engine: str = "auto",
         backend: str = "auto",

@@ -88,7 +88,7 @@ class Rule:
 
     def require_scope(self, scope: str) -> None:
         """Raise ValueError if the rule was fitted to another scope; needs no model."""
-        _require_same("scope", self.scope, scope)
+        _require_same("scope", self.scope, scope, f"Pass scope={self.scope!r}, or fit")
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the rule as JSON."""
@@ -146,9 +146,9 @@ class Rule:
             raise ValueError("a field of another kind of file")
 
 
-def _require_same(what: str, own: str, given: str) -> None:
+def _require_same(what: str, own: str, given: str, remedy: str = "Fit") -> None:
     if own != given:
         raise ValueError(
-            f"rule must have been fitted to this {what}, got one for {own} instead of {given}. Fit "
-            "another with fit_rule or segattr calibrate."
+            f"rule must have been fitted to this {what}, got one for {own} instead of {given}. "
+            f"{remedy} another with fit_rule or segattr calibrate."
         )

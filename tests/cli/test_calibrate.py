@@ -14,7 +14,7 @@ from segattr.engine.fingerprint import fingerprint
 
 def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
     rule, out = str(tmp_path / "rule.json"), str(tmp_path / "out.jsonl")
-    options = ["--model", "bundled", "--scope", "reasoning"]
+    options = ["--model", "bundled"]  # with the same scope in both commands
     command = ["calibrate", str(TRACES), *options, "--out", rule, "--points", "5", "--use", "6"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a reference may not converge
@@ -44,7 +44,7 @@ def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path, capsys):
     path, out = tmp_path / "rule.json", tmp_path / "out.jsonl"
     path.write_text(json.dumps({**facts, "fingerprint": fingerprint(load_demo()[0])}))
     options = ["--model", "bundled", "--max-evaluations", "9", "--agreement", "0.9"]
-    options += ["--require", "none", "--out", str(out)]
+    options += ["--scope", "all", "--require", "none", "--out", str(out)]
     assert main(["score", str(traces), *options, "--rule", str(path)]) == 0
     said = capsys.readouterr().err
     cost = "1 gradient evaluation a trace; where it gives way, 9 gradient evaluations more"
@@ -61,7 +61,7 @@ def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path, capsys):
 def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_path, capsys):
     """A random token as the baseline and too little room for one trace."""
     options = ["--model", "bundled", "--max-length", "300"]
-    command = ["calibrate", str(traces), *options, "--baseline", "zero"]
+    command = ["calibrate", str(traces), *options, "--scope", "all", "--baseline", "zero"]
     assert main([*command, "--out", str(tmp_path / "rule.json")]) == 2
     said = capsys.readouterr().err
     assert "traces must be at least 4 that converge, got" in said

@@ -162,9 +162,11 @@ def test_options_that_contradict_are_said_before_weights_are_read(
     out = ["--model", "bundled", "--out", str(tmp_path / "out.jsonl")]
     for options, message in (
         (["--steps", "5"], "--steps must be left out with"),
+        (["--rule", "auto", "--steps", "5"], "--steps must be left out with --rule auto"),
         (["--rule", "midpoint", "--tolerance", "0.1"], "--tolerance must be left out with"),
         (["--rule", "secant", "--agreement", "1"], "--agreement must be left out with --rule sec"),
         (["--rule", str(tmp_path / "rule.json"), "--scope", "reasoning"], "fitted to this scope"),
+        (["--rule", str(tmp_path / "rule.json")], "Pass --scope all, or fit another with"),
     ):
         assert main(["score", str(traces), *out, *options]) == 2
         assert message in capsys.readouterr().err

@@ -11,6 +11,8 @@ from tiny import SCORE
 
 from segattr.cli.main import COMMANDS, main
 
+AUTO = {"--rule": "auto"}
+
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
 def test_help(command, capsys):
@@ -67,11 +69,13 @@ def test_usage_errors(arguments, capsys):
         ({"--model": "no-such-model"}, "--model no-such-model could not be loaded"),
         ({"--tau": "2"}, "tau must be in"),
         ({"--rule": "midpoint", "--steps": "0"}, "needs at least 1 points"),
-        ({"--steps": "5"}, "--steps must be left out with --rule auto, got 5"),
-        ({"--max-evaluations": "8"}, "--max-evaluations must be at least the 9 nodes"),
-        ({"--tolerance": "0"}, "--tolerance must be above 0, got 0"),
-        ({"--agreement": "0"}, "--agreement must be in (0, 1], got 0"),
-        ({"--agreement": "1.5"}, "--agreement must be in (0, 1], got 1.5"),
+        ({"--steps": "5"}, "--steps must be left out with no rule named, got 5"),
+        ({"--agreement": "0.9"}, "--agreement must be left out with --rule secant, the default"),
+        ({**AUTO, "--steps": "5"}, "--steps must be left out with --rule auto, got 5"),
+        ({**AUTO, "--max-evaluations": "8"}, "--max-evaluations must be at least the 9 nodes"),
+        ({**AUTO, "--tolerance": "0"}, "--tolerance must be above 0, got 0"),
+        ({**AUTO, "--agreement": "0"}, "--agreement must be in (0, 1], got 0"),
+        ({**AUTO, "--agreement": "1.5"}, "--agreement must be in (0, 1], got 1.5"),
         ({"--require": "none,gap"}, "--require must be one of 'rise', 'segments', 'gap', 'agree"),
         ({"--rule": "missing.json"}, "No such file or directory: 'missing.json'"),
         ({"--baseline": "nonsense"}, "--baseline must be one of"),

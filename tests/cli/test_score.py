@@ -12,12 +12,15 @@ import sys
 import time
 
 import pytest
-from tiny import SCORE, make_model
+from tiny import ROUGH, SCORE, make_model
 
 from segattr.cli.main import main
 from segattr.dataset import read_scored
 from segattr.demo import TRACES
 from segattr.quadrature.refinement import MAX_EVALUATIONS
+
+AUTO = ["--model", "bundled", "--rule", "auto", "--scope", "all"]
+FEW = [*AUTO, "--max-evaluations", "9", "--max-gap", "1e9"]
 
 
 def test_score_then_show(traces, tmp_path, capsys):
@@ -47,10 +50,9 @@ def test_score_then_show(traces, tmp_path, capsys):
         assert f"strength {segment.strength:6.1%}  consistency {segment.consistency:.2f}" in shown
 
 
-def test_finite_propagation_end_to_end(traces, tmp_path, capsys):
+def test_finite_propagation_end_to_end_is_the_default(traces, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     command = ["score", str(traces), "--model", "bundled", "--out", str(out)]
-    command += ["--rule", "secant", "--scope", "reasoning"]
     assert main(command) == 0
     assert "1 evaluation in the median, a completeness gap of 0.0%" in capsys.readouterr().err
     records = list(read_scored(out))
@@ -60,9 +62,13 @@ def test_finite_propagation_end_to_end(traces, tmp_path, capsys):
         assert (record.agreement, record.trustworthy) == (None, True)
         assert record.completeness_gap < 1e-4
         assert not record.flags
+        ran = [record.ran[name] for name in ("rule", "steps", "split", "scope")]
+        assert ran == ["secant", 1, "mean", "reasoning"]
+        assert (record.asked["rule"], record.asked["scope"]) == ("secant", "reasoning")
         # What the filter would be is said, and what it was asked to be: off.
         assert record.scorer.beta == record.asked["beta"] == 1.0
     assert main([*command, "--resume"]) == 0
+    assert main([*command, "--resume", "--rule", "secant", "--scope", "reasoning"]) == 0
     assert main([*command, "--resume", "--beta", "0.8"]) == 2
     assert main(["show", str(out), "--id", "easy-02"]) == 0
     assert "1 evaluation (secant), completeness gap 0.0%" in capsys.readouterr().out
@@ -73,14 +79,58 @@ def test_finite_propagation_end_to_end(traces, tmp_path, capsys):
     [
         (["--engine", "autograd"], "--engine must be 'fused' or 'auto' with --rule secant"),
         (["--tolerance", "0.1"], "--tolerance must be left out with --rule secant"),
-        (["--steps", "0"], "--steps must be at least 1 with --rule secant"),
+        (["--max-evaluations", "9"], "It belongs to Integrated Gradients. Pass --rule auto."),
     ],
 )
-def test_what_finite_propagation_cannot_do(options, message, traces, tmp_path, capsys):
+@pytest.mark.parametrize("named", [[], ["--rule", "secant"]])
+def test_what_finite_propagation_cannot_do(named, options, message, traces, tmp_path, capsys):
     command = ["score", str(traces), "--model", "bundled", "--out", str(tmp_path / "out.jsonl")]
-    assert main([*command, "--rule", "secant", *options]) == 2
+    assert main([*command, *named, *options]) == 2
     shown = capsys.readouterr()
     assert message in re.sub(r"[\s│]+", " ", shown.err + shown.out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--steps", "50"],
+            "--steps must be left out with no rule named, got 50. Name one: --rule",
+        ),
+        (["--rule", "secant", "--steps", "0"], "--steps must be at least 1 with --rule secant"),
+    ],
+)
+def test_a_number_of_steps_says_of_what(options, message, traces, tmp_path, capsys):
+    command = ["score", str(traces), "--model", "bundled", "--out", str(tmp_path / "out.jsonl")]
+    assert main([*command, *options]) == 2
+    shown = capsys.readouterr()
+    assert message in re.sub(r"[\s│]+", " ", shown.err + shown.out)
+
+
+def test_a_model_that_it_cannot_run_is_told_what_can(traces, tokenizer, tmp_path, capsys):
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 4096}
+    make_model("gpt2", **sizes).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    command = ["score", str(traces), "--model", str(tmp_path / "model"), "--require", "none"]
+    command += ["--out", str(tmp_path / "out.jsonl")]
+    assert main(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--rule secant must be able to run the model" in said
+    assert "Pass --rule auto. That is Integrated Gradients, for any causal LM" in said
+    assert main([*command, "--rule", "auto", "--max-evaluations", "9", "--resume"]) == 0
+    assert {one.ran["engine"] for one in read_scored(tmp_path / "out.jsonl")} == {"autograd"}
+
+
+def test_a_file_of_integrated_gradients_is_not_continued_with_the_default(traces, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    command = ["score", str(traces), "--model", "bundled", "--require", "none", "--out", str(out)]
+    gradients = ["--rule", "auto", "--scope", "all", "--max-evaluations", "9"]
+    assert main([*command, *gradients]) == 0
+    assert main([*command, "--resume"]) == 2
+    assert "rule='auto' instead of 'secant'" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--resume", *gradients[:2], *gradients[4:]]) == 2
+    assert "scope='all' instead of 'reasoning'" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--resume", *gradients]) == 0
 
 
 def test_the_segment_before_the_last_can_be_kept_too(traces, tmp_path):
@@ -143,8 +193,7 @@ def test_resume_scores_the_rest(traces, tmp_path, capsys):
 
 def test_a_file_of_another_agreement_is_not_continued(traces, tmp_path, capsys):
     out = str(tmp_path / "out.jsonl")
-    command = ["score", str(traces), "--model", "bundled", "--max-evaluations", "9"]
-    command += ["--require", "none", "--out", out]
+    command = ["score", str(traces), *FEW[:-2], "--require", "none", "--out", out]
     assert main([*command, "--agreement", "0.5"]) == 0
     records = list(read_scored(out))
     assert [record.ran["agreement"] for record in records] == [0.5] * 3
@@ -307,8 +356,7 @@ def test_interrupt_leaves_a_readable_file(tmp_path):
 
 def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
     out = str(tmp_path / "out.jsonl")
-    options = ["--model", "bundled"]
-    command = ["score", str(traces), *options, "--out", out, "--max-evaluations", "9"]
+    command = ["score", str(traces), *FEW[:-2], "--out", out]
     assert main([*command, "--tau", "0.5", "--require", "none"]) == 0
     summary = " ".join(capsys.readouterr().err.split())
     assert "3 traces have undecided segments" in summary
@@ -325,10 +373,6 @@ def test_undecided_segments_are_counted_and_shown(traces, tmp_path, capsys):
     assert f"kept segments expected to agree to {records[0].agreement:.1%}, not converged" in shown
     assert "\nflagged   the scores did not converge, so more path points may change" in shown
     assert "undecided" in shown
-
-
-ROUGH = ["--model", "bundled", "--rule", "midpoint", "--steps", "2"]
-FEW = ["--model", "bundled", "--max-evaluations", "9", "--max-gap", "1e9"]
 
 
 @pytest.mark.parametrize(
@@ -378,9 +422,9 @@ def test_the_widest_gap_that_is_asked_for_is_trusted(traces, tmp_path):
     [
         (ROUGH, "2 gradient evaluations a trace"),
         (FEW, "9 gradient evaluations a trace"),
-        (FEW[:2], f"9 to {MAX_EVALUATIONS} gradient evaluations a trace"),
+        (AUTO, f"9 to {MAX_EVALUATIONS} gradient evaluations a trace"),
         (
-            ["--model", "bundled", "--rule", "secant"],
+            ["--model", "bundled"],
             "1 piece of finite propagation a trace, about 2 to 3 gradient evaluations",
         ),
     ],

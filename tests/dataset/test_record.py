@@ -20,7 +20,9 @@ def found(demo, records):
     """A trace with a response, its attribution and scores, and its record as read from a file."""
     model, tokenizer = demo
     trace = Trace.from_record({**records[0], "response": " So it is."})
-    attribution = FastIG(model, tokenizer, max_evaluations=9).attribute(encode(trace, tokenizer))
+    attribution = FastIG(model, tokenizer, max_evaluations=9, rule="auto", scope="all").attribute(
+        encode(trace, tokenizer)
+    )
     scorer = SegmentScorer(tau=0.5, beta=1.0)
     with pytest.warns(UserWarning, match="undecided"):
         scored = scored_trace(trace, attribution, scorer, {"model": "bundled"})

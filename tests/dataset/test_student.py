@@ -19,7 +19,7 @@ REASONING = "I need a.\n\nWait, a is 3; a = 3.\n\nHowever, hmm."
 def score(demo):
     """Scores a trace with the bundled model."""
     model, tokenizer = demo
-    ig = FastIG(model, tokenizer, rule="midpoint", steps=2)
+    ig = FastIG(model, tokenizer, rule="midpoint", steps=2, scope="all")
 
     def scored(trace: Trace, tokenizer=tokenizer, **options) -> ScoredTrace:
         encoded = encode(trace, tokenizer, **options)

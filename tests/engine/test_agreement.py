@@ -22,7 +22,7 @@ def test_an_engine_of_another_function_is_refused(monkeypatch, engine, dtype):
     logprob, off = kind.logprob, 0.0
     monkeypatch.setattr(kind, "logprob", lambda self, alphas: logprob(self, alphas) + off)
     off = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 5.0}[dtype]
-    ig = FastIG(model, rule="midpoint", steps=2, engine=engine)
+    ig = FastIG(model, rule="midpoint", steps=2, engine=engine, scope="all")
     message = f"same log-probability from token ids.* from Qwen2ForCausalLM with engine='{engine}'"
     for attempt in (ig.attribute, lambda trace: ig.integrand(trace, [0.5])):
         with pytest.raises(ValueError, match=message):
@@ -46,8 +46,10 @@ def test_a_model_that_is_another_function_on_embeddings_is_refused_by_the_fused_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body, "forward", scales)
         with pytest.raises(ValueError, match=r"engine='fused'\. .* Try engine='autograd'"):
-            FastIG(model, rule="midpoint", steps=2, engine="fused").attribute(trace)
-        got = FastIG(model, rule="midpoint", steps=400, engine="autograd").attribute(trace)
+            FastIG(model, rule="midpoint", steps=2, engine="fused", scope="all").attribute(trace)
+        got = FastIG(model, rule="midpoint", steps=400, engine="autograd", scope="all").attribute(
+            trace
+        )
         logits = model(input_ids=trace.input_ids[None]).logits[0].log_softmax(-1)
     rows = torch.arange(*trace.target)
     own = logits[rows - 1, trace.input_ids[rows]].sum().item()
@@ -57,7 +59,7 @@ def test_a_model_that_is_another_function_on_embeddings_is_refused_by_the_fused_
 
 def test_it_is_asked_once_a_model_and_engine(model, trace):
     calls = []
-    ig = FastIG(model, rule="midpoint", steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     whole = model.register_forward_pre_hook(lambda *_: calls.append(1))
     ig.attribute(trace)  # a hook: autograd
     whole.remove()
@@ -81,10 +83,10 @@ def test_a_long_trace_is_asked_about_its_end(trace):
     model.get_input_embeddings().register_forward_hook(
         lambda _m, given, _o: lengths.append(given[0].shape[-1])
     )
-    FastIG(model, rule="midpoint", steps=1, engine="autograd").attribute(long)
+    FastIG(model, rule="midpoint", steps=1, engine="autograd", scope="all").attribute(long)
     assert agreement.LONGEST in lengths
     wide = EncodedTrace(ids, (0, 5), [(5, 100)], (110, 890))  # an answer longer than that
-    FastIG(model, rule="midpoint", steps=1, engine="autograd").attribute(wide)
+    FastIG(model, rule="midpoint", steps=1, engine="autograd", scope="all").attribute(wide)
 
 
 def test_products_that_may_be_rounded_to_less_are_given_more_room():

@@ -26,7 +26,9 @@ def test_text_is_encoded_with_the_tokenizer_of_the_model(unpadded, records):
     assert torch.equal(got.input_ids, expected.input_ids)
     assert got.segments == expected.segments
     assert found.tokenizer is found.load_tokenizer()
-    ours, theirs = (FastIG(model, t, rule="midpoint", steps=2) for t in (None, tokenizer))
+    ours, theirs = (
+        FastIG(model, t, rule="midpoint", steps=2, scope="all") for t in (None, tokenizer)
+    )
     assert torch.equal(ours.attribute(trace).token_scores, theirs.attribute(trace).token_scores)
 
 
@@ -82,7 +84,7 @@ def test_a_trace_longer_than_the_context_says_by_how_much(model):
         TraceTooLongError,
         match=r"'long' must fit the model's context = 128 tokens, got 135, 7 too many",
     ):
-        FastIG(model).attribute(encoded)
+        FastIG(model, rule="auto", scope="all").attribute(encoded)
     assert CausalLM(model).context_length == 128
     assert CausalLM(make_model("gpt2")).context_length == 128
 
@@ -93,7 +95,7 @@ def test_token_ids_of_another_tokenizer_are_refused(model):
         ids[7] = token
         encoded = EncodedTrace(ids, (0, 5), [(5, 12)], (15, 19))
         with pytest.raises(ValueError, match=f"below the model's 96 embeddings, got {where}"):
-            FastIG(model).attribute(encoded)
+            FastIG(model, rule="auto", scope="all").attribute(encoded)
 
 
 @pytest.mark.parametrize("trace", [{"question": "q"}, [], "text", None, torch.arange(5)])
@@ -101,7 +103,7 @@ def test_what_is_no_trace_is_refused(model, trace):
     message = r"trace must be a Trace or EncodedTrace, got a .*Trace\.from_record\(\.\.\.\) makes"
     with pytest.raises(TypeError, match=message):
         CausalLM(model).encoded(trace)
-    ig = FastIG(model)
+    ig = FastIG(model, rule="auto", scope="all")
     for call in (ig.attribute, ig.encode, lambda trace: ig.integrand(trace, [0.5])):
         with pytest.raises(TypeError, match=message):
             call(trace)

@@ -63,6 +63,11 @@ def test_max_length_lowers_and_raises_it():
             make(model, max_length=149).encode(trace)
         with pytest.raises(TraceTooLongError, match="the model's context = 128"):
             make(model).encode(trace)
-    assert FastIG(model, rule="midpoint", steps=1, max_length=150).attribute(trace).evaluations == 1
+    assert (
+        FastIG(model, rule="midpoint", steps=1, max_length=150, scope="all")
+        .attribute(trace)
+        .evaluations
+        == 1
+    )
     with pytest.raises(ValueError, match="max_length must be at least 1, got 0"):
         CausalLM(model, max_length=0)

@@ -83,13 +83,13 @@ def test_what_is_not_plain_goes_to_autograd(change, trace, monkeypatch):
     registered = ALL_ATTENTION_FUNCTIONS["sdpa"]
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "their_own", registered)
     model = make_model("llama")
-    ig = FastIG(model, rule="midpoint", steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     assert ig.attribute(trace).settings["engine"] == "fused"
     arguments = (model, monkeypatch)[: len(inspect.signature(change).parameters)]
     change(*arguments)
     assert REASONS[change] in why_not_fused(model)
     with pytest.raises(ValueError, match="engine='fused' must be able to run the model, but"):
-        FastIG(model, engine="fused")
+        FastIG(model, rule="auto", engine="fused")
     assert ig.attribute(trace).settings["engine"] == "autograd"
 
 
@@ -99,7 +99,7 @@ def test_other_models_go_to_autograd(name):
     known = "Llama, Qwen2, Qwen3, Mistral, Phi3, Gemma2, Gemma3"
     assert f"not a transformers {known}" in why_not_fused(model)
     with pytest.raises(ValueError, match="Pass engine='auto'"):
-        FastIG(model, engine="fused")
+        FastIG(model, rule="auto", engine="fused")
 
 
 def test_both_of_transformers_silus_are_known():
@@ -127,7 +127,7 @@ def test_autocast_goes_to_autograd(trace):
     model = make_model("llama", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert (
-            FastIG(model, rule="midpoint", steps=2).attribute(trace).settings["engine"]
+            FastIG(model, rule="midpoint", steps=2, scope="all").attribute(trace).settings["engine"]
             == "autograd"
         )
 

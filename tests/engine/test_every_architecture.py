@@ -32,7 +32,7 @@ def make_trace() -> EncodedTrace:
 
 
 def make_ig(model) -> FastIG:
-    return FastIG(model, rule="midpoint", steps=2, baseline=3, engine="autograd")
+    return FastIG(model, rule="midpoint", steps=2, baseline=3, engine="autograd", scope="all")
 
 
 def own_logprob(model, trace: EncodedTrace) -> float:

@@ -30,14 +30,13 @@ from segattr.engine.reverse import Gradients
 from segattr.quadrature.fixed import nodes_and_weights
 
 EXACT = 1e-13
+MIDPOINTS = {"rule": "midpoint", "steps": 4, "baseline": 0, "scope": "all"}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def assert_equals_autograd(model, trace, tolerance, **settings):
     engines = [
-        FastIG(model, rule="midpoint", steps=4, baseline=0, engine=engine, **settings).attribute(
-            trace
-        )
+        FastIG(model, engine=engine, **{**MIDPOINTS, **settings}).attribute(trace)
         for engine in ("fused", "autograd")
     ]
     ours, theirs = engines
@@ -135,10 +134,14 @@ def mean_errors(name: str, dtype: torch.dtype, **changes: object) -> dict[str, f
     """Each engine's relative error against float64 on the same weights, over 16 traces."""
     model = make_variant(name, dtype, **changes).to(DEVICE)
     exact = FastIG(
-        make_variant(name, dtype, **changes).double(), rule="midpoint", steps=4, engine="autograd"
+        make_variant(name, dtype, **changes).double(),
+        rule="midpoint",
+        steps=4,
+        engine="autograd",
+        scope="all",
     )
     engines = {
-        engine: FastIG(model, rule="midpoint", steps=4, engine=engine)
+        engine: FastIG(model, rule="midpoint", steps=4, engine=engine, scope="all")
         for engine in ("fused", "autograd")
     }
     errors = dict.fromkeys(engines, 0.0)
@@ -173,10 +176,12 @@ def test_kernels_in_the_engine(name):
     pytest.importorskip("triton")
     trace = EncodedTrace(torch.arange(3, 17), (0, 4), [(4, 8), (8, 10)], (11, 13))
     model = make_variant(name, num_hidden_layers=2, sliding_window=5).to(DEVICE)
-    expected = FastIG(model, rule="midpoint", steps=2, baseline=0, engine="autograd").attribute(
-        trace
+    expected = FastIG(
+        model, rule="midpoint", steps=2, baseline=0, engine="autograd", scope="all"
+    ).attribute(trace)
+    ig = FastIG(
+        model, rule="midpoint", steps=2, baseline=0, engine="fused", backend="triton", scope="all"
     )
-    ig = FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused", backend="triton")
     got = ig.attribute(trace)
     assert (got.settings["engine"], got.settings["backend"]) == ("fused", "triton")
     assert_close(got.token_scores, expected.token_scores, EXACT)
@@ -186,7 +191,7 @@ def test_kernels_in_the_engine(name):
 def test_ops_without_kernels_run_in_torch(trace):
     pytest.importorskip("triton")
     model = make_variant("gemma3").to(DEVICE)
-    settings = {"rule": "midpoint", "steps": 2, "engine": "fused"}
+    settings = {"rule": "midpoint", "steps": 2, "scope": "all", "engine": "fused"}
     assert FastIG(model, **settings).attribute(trace).settings["backend"] == "torch"
     with pytest.raises(ValueError, match=r"backend='triton' .* Gemma3ForCausalLM.*backend='auto'"):
         FastIG(model, backend="triton", **settings).attribute(trace)
@@ -201,7 +206,7 @@ class TestOnTheGpu:
         ids = torch.randint(2, 90, (8192,), generator=torch.Generator().manual_seed(0))
         model.config.max_position_embeddings = 8192
         trace = EncodedTrace(ids, (0, 50), [(50, 8000)], (8100, 8103))
-        ig = FastIG(model, rule="trapezoid", steps=2, baseline=0, engine="fused")
+        ig = FastIG(model, rule="trapezoid", steps=2, baseline=0, engine="fused", scope="all")
         ig.attribute(trace)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -217,7 +222,15 @@ class TestOnTheGpu:
         model.config.max_position_embeddings = 8192
         ids = torch.randint(2, 90, (4000,), generator=torch.Generator().manual_seed(0))
         trace = EncodedTrace(ids, (0, 50), [(50, 3900)], (3990, 3993))
-        ig = FastIG(model, rule="midpoint", steps=4, baseline=0, engine="fused", max_memory=2**40)
+        ig = FastIG(
+            model,
+            rule="midpoint",
+            steps=4,
+            baseline=0,
+            engine="fused",
+            max_memory=2**40,
+            scope="all",
+        )
         expected = ig.attribute(trace).token_scores
         torch.cuda.empty_cache()
         one = make_engine(model, "fused", 3992).bytes_per_point(recompute=False)
@@ -235,7 +248,7 @@ class TestOnTheGpu:
 def test_no_mask_ever_and_no_fused_attention_in_the_last_layer(trace, monkeypatch):
     """cuDNN's backward is wrong with masks and with single query rows."""
     runs = [
-        FastIG(make_variant(name), steps=2, rule="trapezoid", engine="fused")
+        FastIG(make_variant(name), steps=2, rule="trapezoid", engine="fused", scope="all")
         for name in ("qwen2-tied", "mistral-window")
     ]
     for run in runs:
@@ -279,7 +292,7 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
 
     plain = make_variant("mistral-window")
     expected = (
-        FastIG(plain, rule="midpoint", steps=2, baseline=0, engine="fused")
+        FastIG(plain, rule="midpoint", steps=2, baseline=0, engine="fused", scope="all")
         .attribute(trace)
         .token_scores
     )
@@ -290,7 +303,7 @@ def test_flash_attention_goes_through_transformers(trace, monkeypatch):
     for check in ("require_causal_lm", "require_agreement"):
         monkeypatch.setattr(f"segattr.engine.causal_lm.{check}", lambda *_: None)
     got = (
-        FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused")
+        FastIG(model, rule="midpoint", steps=2, baseline=0, engine="fused", scope="all")
         .attribute(trace)
         .token_scores
     )
@@ -307,7 +320,7 @@ def test_a_layer_keeps_what_it_says(name, dtype, monkeypatch):
     trace = make_trace()
     full = {"layer_types": ["full_attention"] * 3} if name == "gemma3" else {"sliding_window": None}
     model = make_variant(name, dtype, **full)
-    ig = FastIG(model, rule="trapezoid", steps=2, engine="fused")
+    ig = FastIG(model, rule="trapezoid", steps=2, engine="fused", scope="all")
     ig.attribute(trace)  # the first time, it is compared with the model
     saved = []
     layer = Forward.layer
@@ -369,7 +382,7 @@ def test_a_7b_model_keeps_three_megabytes_per_token():
 def test_the_model_is_untouched(trace):
     model = make_variant("qwen3").train()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    FastIG(model, rule="midpoint", steps=2, engine="fused").attribute(trace)
+    FastIG(model, rule="midpoint", steps=2, engine="fused", scope="all").attribute(trace)
     assert model.training
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad
@@ -380,7 +393,9 @@ def test_the_model_is_untouched(trace):
 def test_dropout_of_a_model_in_training_is_off(trace):
     models = [make_variant("phi3", resid_pdrop=dropout) for dropout in (0.0, 0.5)]
     expected, got = (
-        FastIG(model, rule="midpoint", steps=2, engine="fused").attribute(trace).token_scores
+        FastIG(model, rule="midpoint", steps=2, engine="fused", scope="all")
+        .attribute(trace)
+        .token_scores
         for model in (models[0], models[1].train())
     )
     assert torch.equal(got, expected)
@@ -392,7 +407,7 @@ def number_of_tensors() -> int:
 
 def test_nothing_is_left_in_memory(trace):
     """No tensor of the run outlives it, in a reference cycle or in the engine."""
-    ig = FastIG(make_variant("qwen2-tied"), rule="midpoint", steps=2, engine="fused")
+    ig = FastIG(make_variant("qwen2-tied"), rule="midpoint", steps=2, engine="fused", scope="all")
     gc.collect()
     gc.disable()
     try:
@@ -406,7 +421,7 @@ def test_nothing_is_left_in_memory(trace):
 @pytest.mark.parametrize(("recompute", "runs"), [(False, 3), (True, 5)])
 def test_recomputing_runs_every_layer_but_the_last_twice(recompute, runs, trace, monkeypatch):
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(2, recompute))
-    ig = FastIG(make_variant("qwen2-tied"), rule="trapezoid", steps=2, engine="fused")
+    ig = FastIG(make_variant("qwen2-tied"), rule="trapezoid", steps=2, engine="fused", scope="all")
     ig.attribute(trace)  # the first time, it is compared with the model
     layer, calls, alive = Forward.layer, [], []
 

@@ -63,12 +63,14 @@ def test_hooks_of_others_come_first_and_stay(model, fails):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_compiled_in_place_runs_as_it_was(model):
     trace = make_trace()
-    expected = FastIG(model, rule="midpoint", steps=2, engine="autograd").attribute(trace)
+    expected = FastIG(model, rule="midpoint", steps=2, engine="autograd", scope="all").attribute(
+        trace
+    )
     model.compile(backend="eager")
     compiled = model._compiled_call_impl
     with torch.no_grad():
         model(input_ids=trace.input_ids[None])  # compiled before there is a hook
-    got = FastIG(model, rule="midpoint", steps=2, engine="autograd").attribute(trace)
+    got = FastIG(model, rule="midpoint", steps=2, engine="autograd", scope="all").attribute(trace)
     assert torch.equal(got.token_scores, expected.token_scores)
     assert model._compiled_call_impl is compiled
 

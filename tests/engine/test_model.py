@@ -36,7 +36,7 @@ WRAPPERS = {
 @pytest.mark.parametrize("wrap", WRAPPERS)
 @pytest.mark.usefixtures("one_process")
 def test_a_wrapped_model_is_the_model_inside(model, trace, wrap, engine):
-    settings = {"rule": "midpoint", "steps": 3, "engine": engine}
+    settings = {"rule": "midpoint", "steps": 3, "scope": "all", "engine": engine}
     expected = FastIG(model, **settings).attribute(trace)
     ig = FastIG(WRAPPERS[wrap](model), **settings)
     got = ig.attribute(trace)
@@ -51,10 +51,10 @@ def test_adapters_under_a_wrapper_still_count(model, trace, wrap):
 
     config = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)
     adapted = get_peft_model(model, config)
-    expected = FastIG(adapted, rule="midpoint", steps=2).attribute(trace)
-    got = FastIG(wrap(adapted), rule="midpoint", steps=2).attribute(trace)
+    expected = FastIG(adapted, rule="midpoint", steps=2, scope="all").attribute(trace)
+    got = FastIG(wrap(adapted), rule="midpoint", steps=2, scope="all").attribute(trace)
     assert torch.equal(got.token_scores, expected.token_scores)
-    plain = FastIG(make_model("qwen2"), rule="midpoint", steps=2).attribute(trace)
+    plain = FastIG(make_model("qwen2"), rule="midpoint", steps=2, scope="all").attribute(trace)
     assert not torch.equal(got.token_scores, plain.token_scores)
 
 

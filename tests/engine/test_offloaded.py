@@ -13,7 +13,7 @@ from segattr.engine.model import devices, frozen
 from segattr.engine.planner import Planner
 
 PARTS = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
-SETTINGS = {"rule": "midpoint", "steps": 3}
+SETTINGS = {"rule": "midpoint", "steps": 3, "scope": "all"}
 
 
 def offload(model, *parts: str, folder) -> torch.nn.Module:

@@ -30,7 +30,7 @@ def test_long_traces_go_one_point_at_a_time():
 
 def failing_above(limit: int, model, steps: int):
     """An engine out of memory above so many points; -1: always; 0: unless it recomputes."""
-    ig = FastIG(model, rule="midpoint", steps=steps)
+    ig = FastIG(model, rule="midpoint", steps=steps, scope="all")
     tried = []
 
     def run(alphas, engine):
@@ -58,7 +58,7 @@ def failing_above(limit: int, model, steps: int):
 )
 def test_out_of_memory_halves_then_recomputes(limit, plans):
     model, trace = make_model("qwen2"), make_trace()
-    expected = FastIG(model, rule="midpoint", steps=8).attribute(trace)
+    expected = FastIG(model, rule="midpoint", steps=8, scope="all").attribute(trace)
     ig, tried = failing_above(limit, model, steps=8)
     got = ig.attribute(trace)
     assert tried == plans
@@ -106,7 +106,7 @@ def test_the_next_trace_recomputes_if_that_fitted():
 
 
 def test_other_errors_pass_through():
-    ig = FastIG(make_model("qwen2"), rule="midpoint", steps=2)
+    ig = FastIG(make_model("qwen2"), rule="midpoint", steps=2, scope="all")
     ig.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ig.attribute(make_trace())

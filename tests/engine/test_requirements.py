@@ -69,4 +69,4 @@ def test_a_model_that_leaves_gradients_out_is_refused():
         patch.delitem(architectures.SPECIAL, "HrmTextForCausalLM")
         with pytest.raises(ValueError, match=r"L_bp_cycles=\[2\]\. Load it with .*=\[3, 3\]"):
             FastIG(make("HrmTextForCausalLM"), baseline=3)
-    FastIG(make("HrmTextForCausalLM"), baseline=3)
+    FastIG(make("HrmTextForCausalLM"), rule="auto", baseline=3)

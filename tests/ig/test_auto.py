@@ -26,7 +26,7 @@ def exact(model, trace, scope="all"):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_its_error_estimate_bounds_its_error(model, scope, seed):
     trace = make_trace(seed=seed)
-    attribution = FastIG(model, scope=scope).attribute(trace)
+    attribution = FastIG(model, scope=scope, rule="auto").attribute(trace)
     assert attribution.converged
     off = (attribution.token_scores - exact(model, trace, scope)).norm()
     assert off <= attribution.token_error.norm()
@@ -34,23 +34,25 @@ def test_its_error_estimate_bounds_its_error(model, scope, seed):
 
 
 def test_a_small_tolerance_gives_exact_scores(model, trace):
-    ig = FastIG(model, scorer=None, tolerance=1e-4, max_evaluations=257)
+    ig = FastIG(model, scorer=None, tolerance=1e-4, max_evaluations=257, rule="auto", scope="all")
     attribution = ig.attribute(trace)
     assert attribution.converged
     expected = exact(model, trace)
     assert (attribution.token_scores - expected).norm() <= 2e-4 * expected.norm()
-    loose = FastIG(model, scorer=None, tolerance=0.1).attribute(trace)
+    loose = FastIG(model, scorer=None, tolerance=0.1, rule="auto", scope="all").attribute(trace)
     assert loose.evaluations < attribution.evaluations
 
 
 def test_the_segments_errors_are_within_the_tolerance(model, trace):
-    attribution = FastIG(model, scorer=None, tolerance=5e-3, max_evaluations=257).attribute(trace)
+    attribution = FastIG(
+        model, scorer=None, tolerance=5e-3, max_evaluations=257, rule="auto", scope="all"
+    ).attribute(trace)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndecidedWarning)
         scores = SegmentScorer().score(attribution)
     assert attribution.converged
     assert max(scores.strength_error.max(), scores.consistency_error.max()) <= 5e-3
-    reference = FastIG(model, rule="gauss-legendre", steps=60).attribute(trace)
+    reference = FastIG(model, rule="gauss-legendre", steps=60, scope="all").attribute(trace)
     truth = SegmentScorer().score(reference)
     assert (scores.strength - truth.strength).abs().max() <= 5e-3
     assert (scores.consistency - truth.consistency).abs().max() <= 5e-3
@@ -63,8 +65,8 @@ def test_it_does_not_stop_while_the_scores_do_not_add_up():
     scorer = SegmentScorer(beta=1.0)
 
     def attribute(**limits):
-        ig = FastIG(model, tokenizer, scope="reasoning", scorer=scorer, agreement=0.5, **limits)
-        return ig.attribute(trace)
+        settings = {"rule": "auto", "scope": "reasoning", "scorer": scorer, "agreement": 0.5}
+        return FastIG(model, tokenizer, **settings, **limits).attribute(trace)
 
     stopped, attribution = attribute(max_evaluations=21), attribute()
     assert scorer.score(stopped).agreement >= 0.5
@@ -76,11 +78,11 @@ def test_it_does_not_stop_while_the_scores_do_not_add_up():
 
 
 def test_what_it_reports(model, trace):
-    attribution = FastIG(model, max_evaluations=64).attribute(trace)
-    plain = FastIG(model, rule="trapezoid", steps=9).attribute(trace)
+    attribution = FastIG(model, max_evaluations=64, rule="auto", scope="all").attribute(trace)
+    plain = FastIG(model, rule="trapezoid", steps=9, scope="all").attribute(trace)
     assert attribution.settings["rule"] == "auto"
     assert attribution.settings["max_evaluations"] == 64
-    assert FastIG(model).rule.max_evaluations == MAX_EVALUATIONS
+    assert FastIG(model, rule="auto", scope="all").rule.max_evaluations == MAX_EVALUATIONS
     assert 9 <= attribution.evaluations <= 64
     for name in ("target_logprob", "baseline_logprob"):  # both ends are nodes
         assert getattr(attribution, name) == pytest.approx(getattr(plain, name), rel=1e-12)
@@ -96,7 +98,7 @@ def test_what_it_reports(model, trace):
 
 
 def test_evaluations_are_those_of_the_engine(model, trace, monkeypatch):
-    ig, counted = FastIG(model), []
+    ig, counted = FastIG(model, rule="auto", scope="all"), []
     run = ig.planner.run
 
     def counting(alphas, engine):
@@ -109,9 +111,9 @@ def test_evaluations_are_those_of_the_engine(model, trace, monkeypatch):
 
 @pytest.mark.parametrize("points", [1, 2, 64])
 def test_chunks_and_engines_choose_the_same_points(model, trace, monkeypatch, points):
-    expected = FastIG(model, engine="autograd").attribute(trace)
+    expected = FastIG(model, engine="autograd", rule="auto", scope="all").attribute(trace)
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, recompute=False))
-    got = FastIG(model).attribute(trace)
+    got = FastIG(model, rule="auto", scope="all").attribute(trace)
     assert got.evaluations == expected.evaluations
     torch.testing.assert_close(got.token_scores, expected.token_scores, rtol=1e-8, atol=1e-10)
 
@@ -121,7 +123,7 @@ def test_it_is_the_given_scorers_segments_that_agree(demo, records):
     needed = {paper: [], own: []}
     for record in records[::12]:
         for scorer, evaluations in needed.items():
-            ig = FastIG(*demo, scope="reasoning", scorer=scorer, agreement=1)
+            ig = FastIG(*demo, scope="reasoning", scorer=scorer, agreement=1, rule="auto")
             attribution = ig.attribute(Trace.from_record(record))
             assert attribution.converged
             assert not scorer.score(attribution).undecided.any()
@@ -146,7 +148,9 @@ def test_a_lower_agreement_stops_earlier_on_a_rough_integrand(demo, records):
     (record,) = (record for record in records if record["id"] == "medium-02")
     trace, scorer, evaluations = Trace.from_record(record), SegmentScorer(), []
     for asked in (0.5, 0.9, 0.95, 1):
-        attribution = FastIG(*demo, scope="reasoning", agreement=asked).attribute(trace)
+        attribution = FastIG(*demo, scope="reasoning", agreement=asked, rule="auto").attribute(
+            trace
+        )
         scores = scorer.score(attribution)  # without a warning
         assert attribution.converged
         assert attribution.settings["agreement"] == asked
@@ -160,7 +164,7 @@ def test_a_lower_agreement_stops_earlier_on_a_rough_integrand(demo, records):
 
 def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, records):
     trace = Trace.from_record(records[0])
-    attribution = FastIG(*demo, max_evaluations=12).attribute(trace)
+    attribution = FastIG(*demo, max_evaluations=12, rule="auto", scope="all").attribute(trace)
     assert (attribution.converged, attribution.evaluations) == (False, 12)
     with pytest.warns(UndecidedWarning, match=r"undecided after 12 evaluations.*Raise max_eval"):
         scores = SegmentScorer().score(attribution)
@@ -172,7 +176,7 @@ def test_without_enough_evaluations_it_says_so_and_the_scorer_warns(demo, record
 )
 def test_kept_segments_are_those_of_257_points(demo, records, scope):
     """Traces of the bundled model, where the integrand is a peak somewhere: every ninth one."""
-    few = FastIG(*demo, scope=scope, agreement=1)
+    few = FastIG(*demo, scope=scope, agreement=1, rule="auto")
     many = FastIG(*demo, rule="trapezoid", steps=257, scope=scope)
     agreements, evaluations = [], []
     for record in records[1::9]:
@@ -194,8 +198,8 @@ def test_low_precision_does_not_use_up_the_budget(dtype):
     """What rounding makes of F must not look like something the points have missed."""
     for seed in range(4):
         trace = make_trace(seed=seed)
-        attribution = FastIG(make_model("qwen2", dtype)).attribute(trace)
-        whole = FastIG(make_model("qwen2")).attribute(trace)
+        attribution = FastIG(make_model("qwen2", dtype), rule="auto", scope="all").attribute(trace)
+        whole = FastIG(make_model("qwen2"), rule="auto", scope="all").attribute(trace)
         assert attribution.converged
         assert attribution.evaluations <= whole.evaluations + 12
         assert attribution.token_scores.dtype == torch.float32
@@ -204,7 +208,9 @@ def test_low_precision_does_not_use_up_the_budget(dtype):
 def test_paths_without_a_good_start_are_not_called_converged():
     """RMSNorm of a baseline of zeros: all of F's change is in the first thousandth of the path."""
     model = make_model("qwen2")
-    attribution = FastIG(model, baseline="zero", max_evaluations=15).attribute(make_trace())
+    attribution = FastIG(
+        model, baseline="zero", max_evaluations=15, rule="auto", scope="all"
+    ).attribute(make_trace())
     assert attribution.converged is False
     assert attribution.completeness_gap > 1
     with pytest.warns(UndecidedWarning, match="miss too much of F, to estimate an error from"):
@@ -216,7 +222,7 @@ def test_paths_without_a_good_start_are_not_called_converged():
 
 def test_nan_at_a_late_point_is_named(model, trace):
     """Only beyond alpha = 0.9, so the first round is finite but for its last point."""
-    ig = FastIG(model)
+    ig = FastIG(model, rule="auto", scope="all")
     run = ig.planner.run
 
     def broken(alphas, engine):

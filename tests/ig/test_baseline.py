@@ -22,7 +22,11 @@ def test_baselines(model, trace, baseline):
         baseline
     ].double()
     attribution = FastIG(
-        model, rule="midpoint", steps=4, baseline=row if baseline == "row" else baseline
+        model,
+        rule="midpoint",
+        steps=4,
+        baseline=row if baseline == "row" else baseline,
+        scope="all",
     ).attribute(trace)
     inputs = model.get_input_embeddings()(trace.input_ids).detach()
     with torch.no_grad():
@@ -36,7 +40,7 @@ def test_the_mean_counts_the_scale_of_scaled_embeddings(trace):
     embed = model.get_input_embeddings()
     expected = embed(torch.arange(embed.num_embeddings)).mean(0).detach()
     got, same = (
-        FastIG(model, rule="midpoint", steps=3, baseline=b).attribute(trace)
+        FastIG(model, rule="midpoint", steps=3, baseline=b, scope="all").attribute(trace)
         for b in ("mean", expected)
     )
     assert_close(got.token_scores, same.token_scores)
@@ -46,7 +50,7 @@ def test_a_missing_pad_token_falls_back_to_eos_with_a_warning(trace):
     """Once, when the FastIG is made, at the line that makes it; a trace does not warn again."""
     model = make_model("qwen2", pad_token_id=None)
     with pytest.warns(UserWarning, match="EOS token 1") as caught:
-        ig = FastIG(model, rule="midpoint", steps=2)
+        ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     assert [warning.filename for warning in caught] == [__file__]
     assert ig.attribute(trace).settings["baseline_token_id"] == 1
     with pytest.warns(UserWarning, match="EOS token 1") as caught:
@@ -59,20 +63,20 @@ def test_a_pad_token_without_an_embedding_does_not_count(pad):
     model = make_model("qwen2")
     model.config.pad_token_id = pad
     with pytest.warns(UserWarning, match="EOS token 1"):
-        assert FastIG(model).baseline.token_id == 1
+        assert FastIG(model, rule="auto", scope="all").baseline.token_id == 1
 
 
 def test_neither_pad_nor_eos():
     model = make_model("qwen2", pad_token_id=None, eos_token_id=None)
     with pytest.raises(ValueError, match="needs a pad or EOS token, got a model without"):
         FastIG(model)
-    assert FastIG(model, baseline=5).baseline.token_id == 5
+    assert FastIG(model, baseline=5, rule="auto", scope="all").baseline.token_id == 5
 
 
 def test_it_does_not_depend_on_the_traces_before(unpadded, records):
     """Its config names no pad token; the tokenizer that its first text trace needs does."""
     model, tokenizer = unpadded
-    trace, cheap = make_trace(), {"rule": "midpoint", "steps": 2}
+    trace, cheap = make_trace(), {"rule": "midpoint", "steps": 2, "scope": "all"}
     found, given = FastIG(model, **cheap), FastIG(model, tokenizer, **cheap)
     before = found.attribute(trace)
     found.attribute(Trace.from_record(records[0]))
@@ -89,12 +93,15 @@ def test_it_does_not_depend_on_the_traces_before(unpadded, records):
 def test_a_config_that_names_a_pad_token_keeps_it_after_a_text(unpadded, records):
     model, tokenizer = unpadded
     model.config.pad_token_id = 9
-    ig = FastIG(model, rule="midpoint", steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     assert ig.tokenizer is None
     ig.attribute(Trace.from_record(records[0]))
     assert ig.tokenizer is not None
     assert ig.attribute(make_trace()).settings["baseline_token_id"] == 9
-    assert FastIG(model, tokenizer).baseline.token_id == tokenizer.pad_token_id
+    assert (
+        FastIG(model, tokenizer, rule="auto", scope="all").baseline.token_id
+        == tokenizer.pad_token_id
+    )
 
 
 def test_baselines_of_another_model_are_refused(model):

@@ -27,6 +27,10 @@ pytestmark = pytest.mark.usefixtures("exact_norms")
 GRID_ALPHAS = torch.linspace(0, 1, GRID, dtype=torch.float64)
 
 
+def auto(model, **settings):
+    return FastIG(model, rule="auto", scope="all", **settings)
+
+
 def polynomials(seed, degree):
     """A pretended trace whose integrands are random polynomials."""
     generator = torch.Generator().manual_seed(seed)
@@ -38,7 +42,7 @@ def polynomials(seed, degree):
 
 
 def test_linear_integrands_need_one_point_in_the_middle(model):
-    rule = fit_sampled(FastIG(model), [polynomials(seed, 1) for seed in range(8)], 1)
+    rule = fit_sampled(auto(model), [polynomials(seed, 1) for seed in range(8)], 1)
     assert rule.alphas.tolist() == [0.5]
     assert rule.weights.item() == pytest.approx(1, abs=1e-6)
     assert rule.largest_gap < 1e-6
@@ -48,14 +52,14 @@ def test_linear_integrands_need_one_point_in_the_middle(model):
 
 
 def test_cubics_need_two_points_near_those_of_gauss(model):
-    rule = fit_sampled(FastIG(model), [polynomials(seed, 3) for seed in range(12)], 2)
+    rule = fit_sampled(auto(model), [polynomials(seed, 3) for seed in range(12)], 2)
     assert rule.alphas.tolist() == pytest.approx([0.2113, 0.7887], abs=1 / (GRID - 1))
     assert rule.weights.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
 
 
 def test_points_ascend(model):
     for points in (3, 7):
-        rule = fit_sampled(FastIG(model), [polynomials(seed, 9) for seed in range(8)], points)
+        rule = fit_sampled(auto(model), [polynomials(seed, 9) for seed in range(8)], points)
         assert len(rule.alphas) == points
         assert all(a < b for a, b in itertools.pairwise(rule.alphas.tolist()))
 
@@ -104,16 +108,16 @@ def peaked(place, seed):
 def test_held_out_traces_are_not_fitted(model):
     """The last quarter has its peaks elsewhere: two points would do if they were looked at."""
     sampled = [*(peaked(16, seed) for seed in range(6)), *(peaked(48, seed) for seed in (6, 7))]
-    rule = fit_sampled(FastIG(model), sampled, 2)
+    rule = fit_sampled(auto(model), sampled, 2)
     assert rule.validation["worst_error"] == pytest.approx(1, abs=1e-3)
     assert rule.largest_gap == pytest.approx(1, abs=1e-3)
-    both = fit_sampled(FastIG(model), [*sampled, peaked(16, 8), peaked(48, 9)], 2, held_out=0.2)
+    both = fit_sampled(auto(model), [*sampled, peaked(16, 8), peaked(48, 9)], 2, held_out=0.2)
     assert both.validation["worst_error"] < 1e-3
 
 
 def test_the_largest_gap_is_that_of_the_held_out_traces(model):
     sampled = [polynomials(seed, 5) for seed in range(8)]
-    rule = fit_sampled(FastIG(model), sampled, 2)
+    rule = fit_sampled(auto(model), sampled, 2)
     places = (rule.alphas * (GRID - 1)).round().long()
     gaps = [
         abs(float((rule.weights @ trace.values[places]).sum()) - trace.change) / abs(trace.change)
@@ -122,49 +126,51 @@ def test_the_largest_gap_is_that_of_the_held_out_traces(model):
     assert rule.largest_gap == pytest.approx(max(gaps))
     assert 0 < rule.largest_gap < 1
     still = dataclasses.replace(sampled[-1], change=1e-9)  # F hardly changes: any gap is huge
-    assert fit_sampled(FastIG(model), [*sampled[:-1], still], 2).largest_gap == 1
+    assert fit_sampled(auto(model), [*sampled[:-1], still], 2).largest_gap == 1
 
 
 def test_agreement_is_that_of_the_scorer_of_the_ig(model):
     sampled = [*(peaked(16, seed) for seed in range(6)), *(peaked(48, seed) for seed in (6, 7))]
     scorer = SegmentScorer(tau=1.0, beta=1.0)
-    everything = FastIG(model, scorer=scorer)
-    fixed = FastIG(model, rule="midpoint", steps=3, scorer=scorer)
+    everything = auto(model, scorer=scorer)
+    fixed = FastIG(model, rule="midpoint", steps=3, scope="all", scorer=scorer)
     noise = 1e-3 * polynomials(9, 2).values
     mixed = [dataclasses.replace(trace, values=trace.values + noise) for trace in sampled]
     for ig in (everything, fixed):
         assert fit_sampled(ig, mixed, 2).validation["kept_agreement"] == 1
-    assert fit_sampled(FastIG(model), mixed, 2).validation["kept_agreement"] < 1
+    assert fit_sampled(auto(model), mixed, 2).validation["kept_agreement"] < 1
 
 
 def test_more_points_fit_better(model):
     sampled = [polynomials(seed, 12) for seed in range(12)]
     errors = [
-        fit_sampled(FastIG(model), sampled, points).validation["median_error"]
-        for points in (2, 4, 6)
+        fit_sampled(auto(model), sampled, points).validation["median_error"] for points in (2, 4, 6)
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 5
 
 
 def test_a_rule_fits_the_model_it_was_fitted_to(model):
-    ig = FastIG(model)
+    ig = auto(model)
     rule = fit_rule(ig, [make_trace(seed=seed) for seed in range(8)], points=6)
     assert len(rule.alphas) == 6
     fresh = make_trace(seed=99)
-    fitted = FastIG(model, rule=rule)
+    fitted = FastIG(model, rule=rule, scope="all")
     got = fitted.attribute(fresh)
-    exact = FastIG(model, rule="gauss-legendre", steps=60).attribute(fresh).token_scores
-    midpoint = FastIG(model, rule="midpoint", steps=6).attribute(fresh).token_scores
+    exact, midpoint = (
+        FastIG(model, rule=name, steps=steps, scope="all").attribute(fresh).token_scores
+        for name, steps in (("gauss-legendre", 60), ("midpoint", 6))
+    )
     assert (got.token_scores - exact).norm() < (midpoint - exact).norm()
 
 
 def test_a_sampled_trace_has_the_grid_and_a_converged_reference(model, trace):
-    sampled = sample_trace(FastIG(model), trace)
-    logprobs, values = FastIG(model).integrand(trace, GRID_ALPHAS)
+    sampled = sample_trace(auto(model), trace)
+    logprobs, values = auto(model).integrand(trace, GRID_ALPHAS)
     torch.testing.assert_close(sampled.values, values, rtol=1e-9, atol=1e-12)
     assert sampled.change == pytest.approx(float(logprobs[-1] - logprobs[0]))
-    exact = FastIG(model, rule="gauss-legendre", steps=60).attribute(trace).token_scores
+    exact = FastIG(model, rule="gauss-legendre", steps=60, scope="all")
+    exact = exact.attribute(trace).token_scores
     assert (sampled.reference - exact).norm() < 0.01 * exact.norm()
 
 
@@ -175,7 +181,7 @@ def test_traces_that_do_not_converge_are_left_out(model):
         pytest.warns(UserWarning, match="4 traces are left out: 0: the integral must converge"),
         pytest.raises(ValueError, match="at least 4 that converge, got 0"),
     ):
-        fit_rule(FastIG(model, baseline="zero"), traces)
+        fit_rule(auto(model, baseline="zero"), traces)
 
 
 def test_a_trace_that_cannot_be_attributed_is_left_out_and_named(model):
@@ -186,7 +192,7 @@ def test_a_trace_that_cannot_be_attributed_is_left_out_and_named(model):
         traces[0], input_ids=torch.zeros_like(traces[0].input_ids), id="still"
     )
     with pytest.warns(UserWarning, match="2 traces are left out: long: .*7 too many.*; still: the"):
-        rule = fit_rule(FastIG(model), [*traces, long, still], points=2)
+        rule = fit_rule(auto(model), [*traces, long, still], points=2)
     assert rule.weights.isfinite().all()
     assert rule.validation["traces"] == 1
 
@@ -203,4 +209,4 @@ def test_a_trace_that_cannot_be_attributed_is_left_out_and_named(model):
 )
 def test_bad_arguments(model, settings, message):
     with pytest.raises(ValueError, match=message):
-        fit_rule(FastIG(model), [make_trace(seed=seed) for seed in range(3)], **settings)
+        fit_rule(auto(model), [make_trace(seed=seed) for seed in range(3)], **settings)

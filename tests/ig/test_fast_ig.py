@@ -24,7 +24,7 @@ FLOAT32 = {"gemma3n": 1e-6, "gemma4": 1e-6}
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_the_definition_for_every_kind_of_model(name, trace):
     model = make_model(name)
-    attribution = FastIG(model, rule="midpoint", steps=6, baseline=0).attribute(trace)
+    attribution = FastIG(model, rule="midpoint", steps=6, baseline=0, scope="all").attribute(trace)
     expected = naive_ig(model, trace, *nodes_and_weights("midpoint", 6))
     assert_close(attribution.token_scores, expected, FLOAT32.get(name, CLOSE))
 
@@ -82,7 +82,7 @@ def test_official_in_bfloat16_is_as_close_to_exact_as_the_published_code():
 
 
 def test_completeness_holds(model, trace):
-    attribution = FastIG(model, rule="midpoint", steps=400).attribute(trace)
+    attribution = FastIG(model, rule="midpoint", steps=400, scope="all").attribute(trace)
     assert attribution.completeness_gap < 1e-3
     embed = model.get_input_embeddings()
     with torch.no_grad():
@@ -96,7 +96,8 @@ def test_the_bias_of_linspace_is_reproduced(model, trace):
     """sum_k g(alpha_k) / K over both ends = (K - 1) / K trapezoid + (g(0) + g(1)) / (2 K)."""
     steps = 50
     linspace, trapezoid = (
-        FastIG(model, rule=r, steps=steps).attribute(trace) for r in ("linspace", "trapezoid")
+        FastIG(model, rule=r, steps=steps, scope="all").attribute(trace)
+        for r in ("linspace", "trapezoid")
     )
     ends = sum(naive_ig(model, trace, torch.tensor([a]), torch.tensor([1.0])) for a in (0.0, 1.0))
     expected = (steps - 1) / steps * trapezoid.token_scores + ends / (2 * steps)
@@ -109,10 +110,11 @@ def test_the_bias_of_linspace_is_reproduced(model, trace):
 def test_chunks_and_recomputing_do_not_change_the_result(
     model, trace, monkeypatch, points, recompute
 ):
-    whole = FastIG(model, rule="midpoint", steps=7).attribute(trace)
+    whole = FastIG(model, rule="midpoint", steps=7, scope="all").attribute(trace)
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, recompute))
     assert_close(
-        FastIG(model, rule="midpoint", steps=7).attribute(trace).token_scores, whole.token_scores
+        FastIG(model, rule="midpoint", steps=7, scope="all").attribute(trace).token_scores,
+        whole.token_scores,
     )
 
 
@@ -121,8 +123,8 @@ def test_tokens_after_the_answer_do_not_change_the_result(model, tail):
     alone, padded = make_trace(tail=0), make_trace(tail=tail)
     ids = torch.cat([alone.input_ids, padded.input_ids[len(alone.input_ids) :]])
     padded = EncodedTrace(ids, alone.prompt, alone.segments, alone.target)
-    expected = FastIG(model, rule="midpoint", steps=5).attribute(alone).token_scores
-    got = FastIG(model, rule="midpoint", steps=5).attribute(padded).token_scores
+    expected = FastIG(model, rule="midpoint", steps=5, scope="all").attribute(alone).token_scores
+    got = FastIG(model, rule="midpoint", steps=5, scope="all").attribute(padded).token_scores
     assert_close(got[: len(alone.input_ids)], expected)
     assert got[alone.target[1] - 1 :].count_nonzero() == 0
 
@@ -178,7 +180,9 @@ def test_equals_captum(model, trace, rule, method):
         internal_batch_size=1,
     )[0].sum(-1)
     assert_close(
-        FastIG(model, rule=rule, steps=9).attribute(trace).token_scores, expected.detach(), 1e-6
+        FastIG(model, rule=rule, steps=9, scope="all").attribute(trace).token_scores,
+        expected.detach(),
+        1e-6,
     )
 
 
@@ -186,7 +190,7 @@ def test_equals_captum(model, trace, rule, method):
 def test_one_backward_and_one_slice_of_logits_per_chunk(model, monkeypatch, num_targets):
     trace, steps, points = make_trace(num_targets), 7, 3
     monkeypatch.setattr(Planner, "plan", lambda *_: Plan(points, False))
-    ig = FastIG(model, rule="midpoint", steps=steps, engine="autograd")
+    ig = FastIG(model, rule="midpoint", steps=steps, engine="autograd", scope="all")
     ig.attribute(trace)  # the first time, the model itself runs too
     backwards, shapes, calls = [], [], []
     grad = torch.autograd.grad
@@ -224,13 +228,15 @@ def test_settings_say_what_ran(model, trace):
     assert {name: settings[name] for name in expected} == expected
     for name, value in CausalLM(model).facts().items():
         assert settings[name] == value
-    row = FastIG(model, baseline=torch.zeros(32), rule="midpoint", steps=2).attribute(trace)
+    row = FastIG(model, baseline=torch.zeros(32), rule="midpoint", steps=2, scope="all").attribute(
+        trace
+    )
     assert json.loads(json.dumps(row.settings))["baseline"] == "tensor"
 
 
 def test_settings_follow_the_weights(model, trace):
     """As while a policy is trained: every attribution says which weights it is of."""
-    ig = FastIG(model, rule="midpoint", steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     before = ig.attribute(trace).settings["fingerprint"]
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight.mul_(1.01)
@@ -244,13 +250,17 @@ def test_it_says_what_it_is_in_two_lines(model):
         "scope='reasoning', engine='autograd', dtype=float64)"
     )
     model.name_or_path = "some/where"
-    assert f"Qwen2ForCausalLM 'some/where', rule='{Adaptive()}'" in repr(FastIG(model))
-    assert len(repr(FastIG(model, baseline=torch.zeros(32)))) <= 200
+    assert f"Qwen2ForCausalLM 'some/where', rule='{Adaptive()}'" in repr(
+        FastIG(model, rule="auto", scope="all")
+    )
+    assert len(repr(FastIG(model, baseline=torch.zeros(32), rule="auto", scope="all"))) <= 200
 
 
 def test_dtype_runs_a_converted_copy(trace):
     model = make_model("qwen2", dtype=torch.float32)
-    attribution = FastIG(model, rule="midpoint", steps=3, dtype=torch.float64).attribute(trace)
+    attribution = FastIG(
+        model, rule="midpoint", steps=3, dtype=torch.float64, scope="all"
+    ).attribute(trace)
     assert attribution.token_scores.dtype == torch.float64
     assert model.dtype == torch.float32
     assert_close(
@@ -262,13 +272,16 @@ def test_lora_wrapped_model(trace):
     from peft import LoraConfig, get_peft_model
 
     bare = make_model("qwen2")
-    expected = FastIG(bare, rule="midpoint", steps=3).attribute(trace).token_scores
+    expected = FastIG(bare, rule="midpoint", steps=3, scope="all").attribute(trace).token_scores
     wrapped = get_peft_model(bare, LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
-    assert_close(FastIG(wrapped, rule="midpoint", steps=3).attribute(trace).token_scores, expected)
+    assert_close(
+        FastIG(wrapped, rule="midpoint", steps=3, scope="all").attribute(trace).token_scores,
+        expected,
+    )
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    changed = FastIG(wrapped, rule="midpoint", steps=3).attribute(trace).token_scores
+    changed = FastIG(wrapped, rule="midpoint", steps=3, scope="all").attribute(trace).token_scores
     assert (changed - expected).abs().max() > 1e-3
     assert_close(changed, naive_ig(wrapped, trace, *nodes_and_weights("midpoint", 3)))
 
@@ -281,10 +294,16 @@ def test_lora_on_the_embeddings(trace, settings):
 
     model = make_model("qwen2", tie_word_embeddings=False)
     expected = (
-        FastIG(model, rule="midpoint", steps=3, baseline="mean").attribute(trace).token_scores
+        FastIG(model, rule="midpoint", steps=3, baseline="mean", scope="all")
+        .attribute(trace)
+        .token_scores
     )
     wrapped = get_peft_model(model, LoraConfig(r=2, **settings))
-    got = FastIG(wrapped, rule="midpoint", steps=3, baseline="mean").attribute(trace).token_scores
+    got = (
+        FastIG(wrapped, rule="midpoint", steps=3, baseline="mean", scope="all")
+        .attribute(trace)
+        .token_scores
+    )
     assert_close(got, expected)
 
 
@@ -293,7 +312,7 @@ def test_sharded_model(trace):
     from accelerate import dispatch_model
 
     model = make_model("qwen2", tie_word_embeddings=False)
-    expected = FastIG(model, rule="midpoint", steps=3).attribute(trace).token_scores
+    expected = FastIG(model, rule="midpoint", steps=3, scope="all").attribute(trace).token_scores
     places = {
         "model.embed_tokens": "cpu",
         "model.layers.0": "cpu",
@@ -304,7 +323,7 @@ def test_sharded_model(trace):
     sharded = dispatch_model(model, places, force_hooks=True)
     forward = sharded.model.layers[1].forward
     for recompute in (False, True):
-        ig = FastIG(sharded, rule="midpoint", steps=3)
+        ig = FastIG(sharded, rule="midpoint", steps=3, scope="all")
         ig.planner.plan = lambda *_, recompute=recompute: Plan(2, recompute)
         assert_close(ig.attribute(trace).token_scores, expected)
         assert sharded.model.layers[1].forward == forward
@@ -340,7 +359,7 @@ def test_the_model_comes_back_untouched(model, trace, fails, recompute):
 
     hook = model.model.layers[2].mlp.register_forward_hook(count_and_fail)
     before = state_of(model)
-    ig = FastIG(model, rule="midpoint", steps=4)
+    ig = FastIG(model, rule="midpoint", steps=4, scope="all")
     ig.planner.plan = lambda *_: Plan(2, recompute)
     if fails:
         with pytest.raises(RuntimeError, match="in the middle"):
@@ -353,15 +372,16 @@ def test_the_model_comes_back_untouched(model, trace, fails, recompute):
 
 def test_dropout_is_off_although_the_model_trains(trace):
     model = make_model("gpt2")
-    expected = FastIG(model, rule="midpoint", steps=3).attribute(trace).token_scores
+    expected = FastIG(model, rule="midpoint", steps=3, scope="all").attribute(trace).token_scores
     assert_close(
-        FastIG(model.train(), rule="midpoint", steps=3).attribute(trace).token_scores, expected
+        FastIG(model.train(), rule="midpoint", steps=3, scope="all").attribute(trace).token_scores,
+        expected,
     )
 
 
 def test_attribute_many_keeps_the_order(model):
     traces = [make_trace(num_targets=n, seed=n) for n in (4, 1, 2)]
-    ig = FastIG(model, rule="midpoint", steps=2)
+    ig = FastIG(model, rule="midpoint", steps=2, scope="all")
     for trace, attribution in zip(traces, ig.attribute_many(iter(traces)), strict=True):
         assert attribution.encoded is trace
         assert_close(attribution.token_scores, ig.attribute(trace).token_scores)
@@ -371,7 +391,7 @@ def test_attribute_many_keeps_the_order(model):
 @pytest.mark.parametrize("baseline", [0, "mean", torch.arange(32.0)])
 def test_works_inside_inference_mode(model, trace, engine, baseline):
     """Also with ids that were made there."""
-    settings = {"rule": "midpoint", "steps": 2, "engine": engine}
+    settings = {"rule": "midpoint", "steps": 2, "scope": "all", "engine": engine}
     expected = FastIG(model, **settings, baseline=baseline).attribute(trace)
     with torch.inference_mode():
         made_there = make_trace()
@@ -399,4 +419,4 @@ def test_nan_logits_name_the_path_point(model, trace):
         lambda _m, _i, out: torch.where(out[:, :1] > 1e9, out, out.log() * 0 + out)
     )
     with pytest.raises(FloatingPointError, match=r"got nan at path point alpha = 0\.125\. Use"):
-        FastIG(model, rule="midpoint", steps=4).attribute(trace)
+        FastIG(model, rule="midpoint", steps=4, scope="all").attribute(trace)

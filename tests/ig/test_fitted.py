@@ -17,6 +17,7 @@ from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.refinement import MAX_EVALUATIONS
 
 pytestmark = pytest.mark.usefixtures("exact_norms")
+ALL = {"scope": "all"}
 
 
 def make_rule(model, points=8, **changes):
@@ -28,8 +29,8 @@ def make_rule(model, points=8, **changes):
 
 
 def test_a_rule_is_the_points_and_weights_it_says(model, trace):
-    got = FastIG(model, rule=make_rule(model)).attribute(trace)
-    expected = FastIG(model, rule="gauss-legendre", steps=8).attribute(trace)
+    got = FastIG(model, rule=make_rule(model), **ALL).attribute(trace)
+    expected = FastIG(model, rule="gauss-legendre", steps=8, **ALL).attribute(trace)
     torch.testing.assert_close(got.token_scores, expected.token_scores)
     assert got.completeness_gap == pytest.approx(expected.completeness_gap)
     assert (got.evaluations, got.settings["rule"]) == (8, "fitted")
@@ -37,10 +38,10 @@ def test_a_rule_is_the_points_and_weights_it_says(model, trace):
 
 
 def test_a_trace_unlike_those_of_the_validation_is_refined(model, trace):
-    own = FastIG(model, rule=make_rule(model)).attribute(trace)
+    own = FastIG(model, rule=make_rule(model), **ALL).attribute(trace)
     strict = make_rule(model, largest_gap=own.completeness_gap * 0.99)
-    got = FastIG(model, rule=strict).attribute(trace)
-    auto = FastIG(model).attribute(trace)
+    got = FastIG(model, rule=strict, **ALL).attribute(trace)
+    auto = FastIG(model, rule="auto", **ALL).attribute(trace)
     assert torch.equal(got.token_scores, auto.token_scores)
     assert got.evaluations == auto.evaluations + 8
     assert (got.settings["rule"], got.settings["gave_way"]) == ("auto", "fitted")
@@ -49,7 +50,7 @@ def test_a_trace_unlike_those_of_the_validation_is_refined(model, trace):
     assert got.settings["agreement"] == AGREEMENT
     assert auto.settings["gave_way"] is None
     lax = make_rule(model, largest_gap=own.completeness_gap * 1.01)
-    assert FastIG(model, rule=lax).attribute(trace).settings["rule"] == "fitted"
+    assert FastIG(model, rule=lax, **ALL).attribute(trace).settings["rule"] == "fitted"
 
 
 def test_what_it_gives_way_to_can_be_set(model, trace):
@@ -59,11 +60,12 @@ def test_what_it_gives_way_to_can_be_set(model, trace):
         {"rule": make_rule(model, largest_gap=0.0), "max_evaluations": 12},
         {"rule": make_rule(model, largest_gap=0.0), "max_evaluations": 12, "agreement": 1},
     ):
-        got = FastIG(model, **settings).attribute(trace)
+        got = FastIG(model, **settings, **ALL).attribute(trace)
         assert got.settings["max_evaluations"] == 12
         assert got.settings["agreement"] == settings.get("agreement", AGREEMENT)
         assert got.evaluations <= 8 + 12
-        auto = FastIG(model, max_evaluations=12, agreement=settings.get("agreement"))
+        limits = {"max_evaluations": 12, "agreement": settings.get("agreement")}
+        auto = FastIG(model, rule="auto", **limits, **ALL)
         assert torch.equal(got.token_scores, auto.attribute(trace).token_scores)
 
 
@@ -98,7 +100,13 @@ def test_a_saved_rule_comes_back_whole(model, tmp_path):
 )
 def test_a_rule_for_something_else_is_refused(model, change, settings, message):
     with pytest.raises(ValueError, match=f"must have been fitted {message}.*segattr calibrate"):
-        FastIG(model, rule=make_rule(model, **change), **settings)
+        FastIG(model, rule=make_rule(model, **change), **{**ALL, **settings})
+
+
+def test_the_scope_that_a_rule_was_fitted_to_is_said(model):
+    """The default is another than that of older rules."""
+    with pytest.raises(ValueError, match="Pass scope='all', or fit another with fit_rule or"):
+        FastIG(model, rule=make_rule(model))
 
 
 def test_what_does_not_go_with_a_rule(model, tmp_path):
@@ -106,7 +114,8 @@ def test_what_does_not_go_with_a_rule(model, tmp_path):
         FastIG(model, rule=make_rule(model), steps=5)
     with pytest.raises(TypeError, match=r"rule must be a name or a Rule, got .*Rule\.load"):
         FastIG(model, rule=tmp_path / "rule.json")
-    assert FastIG(model, rule=make_rule(model), baseline=0).baseline.token_id == 0  # the pad token
+    named = FastIG(model, rule=make_rule(model), baseline=0, **ALL)
+    assert named.baseline.token_id == 0  # the pad token
 
 
 def damaged(**changes):
@@ -152,7 +161,7 @@ def test_damaged_files_are_refused(model, tmp_path, damage):
 def test_the_gap_is_measured_at_both_ends(model):
     """None of the rule's points is an end of the path: two forward passes tell."""
     trace = make_trace(num_targets=1, tail=0)
-    got = FastIG(model, rule=make_rule(model)).attribute(trace)
-    ends = FastIG(model, rule="trapezoid", steps=2).attribute(trace)
+    got = FastIG(model, rule=make_rule(model), **ALL).attribute(trace)
+    ends = FastIG(model, rule="trapezoid", steps=2, **ALL).attribute(trace)
     assert got.target_logprob == pytest.approx(ends.target_logprob, rel=1e-12)
     assert got.baseline_logprob == pytest.approx(ends.baseline_logprob, rel=1e-12)

@@ -18,20 +18,22 @@ pytestmark = pytest.mark.usefixtures("exact_norms")
 
 def test_the_integrand_is_what_the_rules_sum(model, trace):
     alphas, weights = nodes_and_weights("midpoint", 5)
-    logprobs, values = FastIG(model).integrand(trace, alphas)
+    logprobs, values = FastIG(model, rule="auto", scope="all").integrand(trace, alphas)
     assert logprobs.shape == (5,)
     assert values.shape == (5, len(trace.input_ids))
-    expected = FastIG(model, rule="midpoint", steps=5).attribute(trace).token_scores
+    expected = FastIG(model, rule="midpoint", steps=5, scope="all").attribute(trace).token_scores
     torch.testing.assert_close(weights @ values, expected)
-    ends, _ = FastIG(model).integrand(trace, [0.0, 1.0])
-    assert ends[1].item() == pytest.approx(FastIG(model).attribute(trace).target_logprob)
+    ends, _ = FastIG(model, rule="auto", scope="all").integrand(trace, [0.0, 1.0])
+    assert ends[1].item() == pytest.approx(
+        FastIG(model, rule="auto", scope="all").attribute(trace).target_logprob
+    )
 
 
 def test_points_off_the_path_are_refused(model, trace):
     for points in ([], [0.5, 1.5], [-0.1], [float("nan")]):
         with pytest.raises(ValueError, match=r"alphas must be path points in \[0, 1\], got \["):
-            FastIG(model).integrand(trace, points)
-    assert FastIG(model).integrand(trace, 0.5)[0].shape == (1,)
+            FastIG(model, rule="auto", scope="all").integrand(trace, points)
+    assert FastIG(model, rule="auto", scope="all").integrand(trace, 0.5)[0].shape == (1,)
 
 
 def test_f_costs_a_pass_only_where_it_is_not_known(model, trace):
@@ -62,7 +64,9 @@ def test_where_tokens_start(model, trace):
 def test_tokens_that_did_not_run_get_nothing(name):
     """Those from the answer's last token on cannot reach it."""
     trace = EncodedTrace(torch.arange(3, 43), (0, 4), [(4, 20)], (24, 26))
-    logprobs, values = FastIG(make_model(name)).integrand(trace, [0.25, 0.75])
+    logprobs, values = FastIG(make_model(name), rule="auto", scope="all").integrand(
+        trace, [0.25, 0.75]
+    )
     assert values.shape == (2, 40)
     assert values[:, 25:].count_nonzero() == 0
     assert values[:, :25].count_nonzero() == 2 * 25

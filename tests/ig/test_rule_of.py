@@ -39,6 +39,10 @@ def test_secant_is_one_piece_unless_more_are_wanted():
     assert rule_of("secant", steps=4) == Secant(4)
 
 
+def test_the_default_is_secant_in_one_piece():
+    assert rule_of() == rule_of(None) == rule_of(None, scorer=OWN) == rule_of("secant") == Secant()
+
+
 def test_an_object_is_itself():
     for rule in (Fixed("midpoint", 3), Adaptive(OWN), Secant(2, "content"), FITTED):
         assert rule_of(rule) is rule
@@ -56,17 +60,28 @@ def test_settings_beside_a_fitted_rule_are_of_what_it_gives_way_to():
     assert rule_of(careful).otherwise == Adaptive(OWN)
 
 
+AUTO = {"rule": "auto"}
 BAD = [
-    ({"tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
-    ({"tolerance": -1.0}, "tolerance must be above 0"),
-    ({"max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
-    ({"steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
-    ({"scorer": None}, "tolerance must be given with scorer=None"),
-    ({"agreement": 0.0}, r"agreement must be in \(0, 1\], got 0.0"),
-    ({"agreement": 1.01}, r"agreement must be in \(0, 1\], got 1.01"),
-    ({"agreement": float("nan")}, r"agreement must be in \(0, 1\], got nan"),
+    ({"agreement": 0.9}, "agreement must be None with rule='secant', the default, got 0.9. It bel"),
     (
-        {"agreement": 0.9, "scorer": None, "tolerance": 0.1},
+        {"tolerance": 0.1},
+        "with rule='secant', the default, .* Integrated Gradients. Pass rule='auto'.",
+    ),
+    (
+        {"max_evaluations": 65},
+        "max_evaluations must be None with rule='secant', the default, got 65",
+    ),
+    ({"steps": 50}, "steps must be None with no rule named, got 50. Name one: rule='secant' takes"),
+    ({**AUTO, "tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
+    ({**AUTO, "tolerance": -1.0}, "tolerance must be above 0"),
+    ({**AUTO, "max_evaluations": 8}, "must be at least the 9 nodes of the coarsest level, got 8"),
+    ({**AUTO, "steps": 20}, "steps must be None with rule='auto', got 20. Set max_evaluations"),
+    ({**AUTO, "scorer": None}, "tolerance must be given with scorer=None"),
+    ({**AUTO, "agreement": 0.0}, r"agreement must be in \(0, 1\], got 0.0"),
+    ({**AUTO, "agreement": 1.01}, r"agreement must be in \(0, 1\], got 1.01"),
+    ({**AUTO, "agreement": float("nan")}, r"agreement must be in \(0, 1\], got nan"),
+    (
+        {**AUTO, "agreement": 0.9, "scorer": None, "tolerance": 0.1},
         "agreement must be None with scorer=None, got 0.9. Pass the scorer whose",
     ),
     ({"rule": "midpoint", "agreement": 0.9}, "agreement must be None with rule='midpoint'"),
@@ -97,7 +112,7 @@ BAD = [
 @pytest.mark.parametrize(("settings", "message"), BAD)
 def test_contradictions_need_no_model(settings, message):
     with pytest.raises(ValueError, match=message):
-        rule_of(**{"rule": "auto", **settings})
+        rule_of(**settings)
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD)
@@ -106,7 +121,7 @@ def test_they_are_found_before_the_model_is_looked_at(settings, message):
         FastIG(None, **settings)
 
 
-@pytest.mark.parametrize("rule", [None, 5, ["midpoint"], Fixed, object()])
+@pytest.mark.parametrize("rule", [5, ["midpoint"], Fixed, object()])
 def test_what_is_no_rule_is_refused(rule):
     with pytest.raises(TypeError, match=r"rule must be a name or a Rule, got .*Rule\.load"):
         rule_of(rule)

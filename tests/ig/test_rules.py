@@ -20,16 +20,19 @@ OWN = SegmentScorer(tau=0.4, beta=1.0)
 WORDS = [
     (Fixed("midpoint", 5), {"rule": "midpoint", "steps": 5}),
     (Fixed("linspace"), {"rule": "linspace"}),
-    (Adaptive(), {}),
-    (Adaptive(OWN, max_evaluations=33), {"scorer": OWN, "max_evaluations": 33}),
-    (Adaptive(None, 1e-2), {"scorer": None, "tolerance": 1e-2}),
-    (Adaptive(agreement=1), {"agreement": 1}),
+    (Adaptive(), {"rule": "auto"}),
+    (Adaptive(OWN, max_evaluations=33), {"rule": "auto", "scorer": OWN, "max_evaluations": 33}),
+    (Adaptive(None, 1e-2), {"rule": "auto", "scorer": None, "tolerance": 1e-2}),
+    (Adaptive(agreement=1), {"rule": "auto", "agreement": 1}),
+    (Secant(), {}),
+    (Secant(), {"rule": None, "scorer": OWN}),
+    (Secant(3), {"rule": "secant", "steps": 3}),
 ]
 
 
 @pytest.mark.parametrize(("rule", "words"), WORDS, ids=str)
 def test_an_object_is_what_the_words_say(model, trace, rule, words):
-    got, expected = FastIG(model, rule=rule), FastIG(model, **words)
+    got, expected = FastIG(model, rule=rule, scope="all"), FastIG(model, **words, scope="all")
     assert got.rule == expected.rule
     ours, theirs = got.attribute(trace), expected.attribute(trace)
     assert torch.equal(ours.token_scores, theirs.token_scores)
@@ -103,7 +106,7 @@ def test_they_integrate_any_path():
 
 def test_settings_have_the_same_keys_for_every_rule(model, trace):
     fixed, auto, secant = (
-        FastIG(model, rule=rule).attribute(trace)
+        FastIG(model, rule=rule, scope="all").attribute(trace)
         for rule in (Fixed("midpoint", 2), "auto", Secant(2, "content"))
     )
     assert fixed.settings.keys() == auto.settings.keys() == secant.settings.keys()
@@ -118,5 +121,6 @@ def test_settings_have_the_same_keys_for_every_rule(model, trace):
     assert (paper["tau"], paper["beta"], paper["keep_ends"]) == (0.7, 0.8, True)
     limits = [AGREEMENT, None, MAX_EVALUATIONS]
     assert [auto.settings[name] for name in names] == ["auto", None, paper, *limits, None]
-    exact = FastIG(model, scorer=None, tolerance=0.1).attribute(trace).settings
+    exact = FastIG(model, rule="auto", scope="all", scorer=None, tolerance=0.1)
+    exact = exact.attribute(trace).settings
     assert (exact["scorer"], exact["agreement"], exact["tolerance"]) == (None, None, 0.1)

@@ -27,7 +27,7 @@ FAMILIES += [name for name in ("gemma2",) if name in VARIANTS]
 
 
 def attribute(model, trace, rule=Secant(), **settings):  # noqa: B008 (frozen)
-    return FastIG(model, rule=rule, **{"baseline": 0, **settings}).attribute(trace)
+    return FastIG(model, rule=rule, **{"baseline": 0, "scope": "all", **settings}).attribute(trace)
 
 
 def missed(attribution) -> float:
@@ -35,6 +35,24 @@ def missed(attribution) -> float:
     change = attribution.target_logprob - attribution.baseline_logprob
     scores = attribution.token_scores.double()
     return float((scores.sum() - change).abs() / scores.abs().sum())
+
+
+def test_it_is_the_default_and_so_is_a_path_of_the_reasoning(model, trace):
+    default = FastIG(model)
+    assert (str(default.rule), default.scope) == ("secant, 1 piece, mean split", "reasoning")
+    got = default.attribute(trace)
+    named = FastIG(model, rule="secant", scope="reasoning").attribute(trace)
+    assert torch.equal(got.token_scores, named.token_scores)
+    assert got.settings == named.settings
+    ran = [got.settings[name] for name in ("rule", "steps", "split", "scope", "engine")]
+    assert ran == ["secant", 1, "mean", "reasoning", "fused"]
+    assert (got.method, got.evaluations) == ("finite-propagation", 1)
+
+
+def test_the_published_pipeline_stays_what_it_is(model, trace):
+    official = FastIG.official(model)
+    assert (str(official.rule), official.scope) == ("linspace, 50 points", "all")
+    assert official.attribute(trace).method == "integrated-gradients"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -177,9 +195,49 @@ def test_other_models_are_refused_with_the_families_that_run():
         FastIG(make_model("gpt2"), rule="secant")
 
 
+def adapted(model):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2))
+
+
+def hooked(model):
+    """As those of a ``device_map`` that offloads."""
+    model.model.layers[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+def replaced(model):
+    """As what quantisation makes of linear layers."""
+    for layer in model.model.layers:
+        layer.mlp.down_proj.__class__ = type("Linear4bit", (torch.nn.Linear,), {})
+    return model
+
+
+UNFUSED = [
+    (lambda _: make_model("gpt2"), {}, "but it is a GPT2LMHeadModel, not a"),
+    (adapted, {}, "but it is a PeftModel, not a"),
+    (hooked, {}, "but its module 'model.layers.0' has hooks"),
+    (replaced, {}, r"but its module '.*down_proj' must be .*, got .*\.Linear4bit"),
+    (lambda model: model, {"engine": "autograd"}, "got 'autograd'"),
+]
+
+
+@pytest.mark.parametrize(("change", "settings", "reason"), UNFUSED)
+def test_what_the_default_cannot_run_is_told_what_can(change, settings, reason, trace):
+    model = change(make_model("llama"))
+    remedy = (
+        r"\. Pass rule='auto'\. That is Integrated Gradients, for any causal LM; the default is"
+    )
+    with pytest.raises(ValueError, match=rf"rule='secant'.*{reason}.*{remedy}"):
+        FastIG(model, **settings)
+    attribution = FastIG(model, rule="auto", max_evaluations=9, **settings).attribute(trace)
+    assert attribution.settings["engine"] == "autograd"
+
+
 def test_hooks_that_come_later_are_refused_then(trace):
     model = make_variant("llama")
-    ig = FastIG(model, rule="secant", baseline=0)
+    ig = FastIG(model, rule="secant", baseline=0, scope="all")
     ig.attribute(trace)
     model.model.layers[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match=r"rule='secant' must be able .*has hooks"):
@@ -195,7 +253,7 @@ def test_the_autograd_engine_is_refused():
 def test_scores_that_are_not_complete_are_refused(dtype, trace, monkeypatch):
     """As they would be with a wrong secant anywhere."""
     model = make_variant("llama", dtype)
-    ig = FastIG(model, rule="secant", baseline=0)
+    ig = FastIG(model, rule="secant", baseline=0, scope="all")
     right = reference.rms_norm_secant
     monkeypatch.setattr(reference, "rms_norm_secant", lambda *given: 3 * right(*given))
     with pytest.raises(FloatingPointError, match=r"must sum to F\(x\) - F\(x'\) = .*wider dtype"):
@@ -205,8 +263,8 @@ def test_scores_that_are_not_complete_are_refused(dtype, trace, monkeypatch):
 def test_points_may_still_be_evaluated(trace):
     """`integrand` is of the path, whatever the rule."""
     model = make_variant("llama")
-    ours = FastIG(model, rule="secant", baseline=0).integrand(trace, [0.5])
-    theirs = FastIG(model, baseline=0).integrand(trace, [0.5])
+    ours = FastIG(model, rule="secant", baseline=0, scope="all").integrand(trace, [0.5])
+    theirs = FastIG(model, baseline=0, rule="auto", scope="all").integrand(trace, [0.5])
     assert torch.equal(ours[1], theirs[1])
 
 
