@@ -43,7 +43,7 @@ def test_gradients_are_off_by_as_much_as_is_said(rounded, records, scope):
 
 @pytest.mark.parametrize("scope", ["reasoning", "all"])
 def test_auto_claims_errors_that_cover_rounding(rounded, records, scope):
-    auto = FastIG(*rounded, scope=scope)
+    auto = FastIG(*rounded, rule="auto", scope=scope)
     exact = FastIG(*rounded, scope=scope, dtype=torch.float64, rule=Adaptive(None, 1e-2, 129))
     for record in records[::20]:
         encoded = auto.encode(Trace.from_record(record))
