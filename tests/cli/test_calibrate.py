@@ -70,3 +70,14 @@ def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_
     assert not (tmp_path / "rule.json").exists()
     assert main([*command, "--out", str(tmp_path / "no" / "rule.json")]) == 2
     assert "OUT must be in a folder one can write to" in capsys.readouterr().err
+
+
+def test_calibrate_is_of_integrated_gradients_whatever_the_default_of_score(
+    traces, tmp_path, capsys
+):
+    """On an engine without finite propagation; all traces are too long, so none is sampled."""
+    command = ["calibrate", str(traces), "--model", "bundled", "--engine", "autograd"]
+    assert main([*command, "--max-length", "10", "--out", str(tmp_path / "rule.json")]) == 2
+    said = capsys.readouterr().err
+    assert "traces must be at least 4 that converge, got 0" in said
+    assert "secant" not in said
