@@ -327,7 +327,7 @@ def test_the_evidence_can_be_measured_again_and_goes_on(tmp_path):
         subprocess.run(command, check=True, env=environment, capture_output=True)
 
     results = tmp_path / "integrands.json"
-    run("evidence_integrands.py", "--only", f"reasoning, pad, {NAME}", "--points", "65",
+    run("evidence_integrands.py", "--only", f"reasoning, pad, {NAME}", "--points", "129",
         "--published", "--refined", "65", "--results", results)  # fmt: skip
     first = json.loads(results.read_text())["runs"]
     assert {row["group"] for row in first} == {

@@ -30,8 +30,8 @@ from segattr.trace import Trace
 # Only the reasoning moves, which ranks segments better; segments of a dozen tokens are consistent
 # by chance, so the consistency filter is off.
 PATH: dict[str, Any] = {"baseline": "pad", "scope": "reasoning"}
-METHODS = {"Integrated Gradients": "auto", "finite propagation": "secant"}
-SHOWN = "Integrated Gradients"
+METHODS = {"finite propagation": "secant", "Integrated Gradients": "auto"}
+SHOWN, OTHER = METHODS
 SCORER = SegmentScorer(tau=0.7, beta=1.0)
 FRESH_QUESTIONS = 50
 
@@ -77,7 +77,7 @@ def run_demo(wanted: str, out: Path | None) -> None:
     shown, other = (next(one for one in found[method] if one.id == wanted) for method in METHODS)
     print_trace(shown, console, labels=shown.metadata["kinds"])
     numbers = [str(n) for n, segment in enumerate(other.segments, start=1) if segment.kept]
-    console.print(f"finite propagation keeps segments {', '.join(numbers)}")
+    console.print(f"{OTHER} keep segments {', '.join(numbers)}")
     title = f"all {len(records)} bundled traces, with what is known about their segments"
     console.print()
     console.rule(title, align="left")

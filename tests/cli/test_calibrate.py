@@ -10,6 +10,7 @@ from segattr.cli.main import main
 from segattr.dataset import read_scored
 from segattr.demo import TRACES, load_demo
 from segattr.engine.fingerprint import fingerprint
+from segattr.ig.calibration import GRID
 
 
 def test_calibrate_then_score_with_the_rule(tmp_path, capsys):
@@ -58,8 +59,11 @@ def test_a_rule_that_gave_way_says_so_in_the_record(traces, tmp_path, capsys):
         assert record.evaluations == 10  # one of the rule, nine of auto
 
 
-def test_calibrate_needs_enough_traces_and_says_what_became_of_them(traces, tmp_path, capsys):
-    """A random token as the baseline and too little room for one trace."""
+def test_calibrate_needs_enough_traces_and_says_what_became_of_them(
+    traces, tmp_path, capsys, monkeypatch
+):
+    """A singular path and no points beyond the grid, and too little room for one trace."""
+    monkeypatch.setattr("segattr.ig.calibration.MOST", GRID)
     options = ["--model", "bundled", "--max-length", "300"]
     command = ["calibrate", str(traces), *options, "--scope", "all", "--baseline", "zero"]
     assert main([*command, "--out", str(tmp_path / "rule.json")]) == 2

@@ -112,7 +112,7 @@ def test_demo_command(capsys, tmp_path):
     assert main(["demo", "--id", "easy-03", "--out", str(tmp_path / "demo.jsonl")]) == 0
     printed = capsys.readouterr().out
     assert "trace easy-03" in printed
-    assert "finite propagation keeps segments 1, " in printed
+    assert "Integrated Gradients keep segments 1, " in printed
     for method in ("Integrated Gradients (rule='auto')", "finite propagation (rule='secant')"):
         assert re.search(re.escape(method) + r": .*%.*\(AUROC\)", printed.replace("\n", " "))
     assert main(["demo", "--id", "nonsense"]) == 2
