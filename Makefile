@@ -94,13 +94,14 @@ LABELLED ?= ../shared/traces/labelled
 INTEGRANDS = .venv/bin/python benchmarks/evidence_integrands.py --labelled $(LABELLED)
 SCORES = .venv/bin/python benchmarks/evidence_real.py --labelled $(LABELLED)
 READ = own (0[1-5]|0[789])
-LONG = QwQ (math_2|physics_1|physics_4)
+LONG = QwQ (math_2|physics_[14]|chemistry_5|math_5|math_15)|R1 problem_6998
+MAIN = facts|deletion|blocked|attention|position|length|33|gradient|secant, (1|2, mean)
 evidence-real: .venv/test real-model
 	$(INTEGRANDS) --only " pad, $(READ)" --published --refined 129
 	$(INTEGRANDS) --only "(mean|newline), $(READ)" --points 65
 	$(INTEGRANDS) --only " pad, QwQ math_2" --published --refined 129
 	$(SCORES) --only "(-|pad), (made-up 0[1-8]|$(READ))" --methods "^(?!IG, 129)"
-	$(SCORES) --only "(-|pad), $(LONG)" --methods "^(?!IG, 129|secant, ([24], content|4))"
+	$(SCORES) --only "(-|reasoning, pad), ($(LONG))" --methods "$(MAIN)"
 	.venv/bin/python benchmarks/evidence_noise.py
 	.venv/bin/python benchmarks/table.py
 

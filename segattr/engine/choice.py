@@ -16,10 +16,7 @@ from segattr.engine.ends import PathEnds
 from segattr.engine.fused import FusedEngine
 
 ENGINES = ("auto", "fused", "autograd")
-REMEDY = (
-    "Pass rule='auto'. That is Integrated Gradients, for any causal LM; the default is "
-    "rule='secant'."
-)
+REMEDY = "Pass rule='auto'. That is Integrated Gradients, for any causal LM."
 
 
 class Engine(Protocol):
@@ -64,7 +61,9 @@ def engine_class(model: Any, engine: str, secants: bool = False) -> type[Engine]
         ValueError: If ``"fused"`` cannot run the model, or is needed and not what was asked for.
     """
     if secants:
-        return _with_secants(model, engine)
+        if (refusal := why_no_secants(model, engine)) is not None:
+            raise ValueError(refusal)
+        return FusedEngine
     if engine == "autograd":
         return AutogradEngine
     if (reason := why_not_fused(model)) is None:
@@ -76,15 +75,14 @@ def engine_class(model: Any, engine: str, secants: bool = False) -> type[Engine]
     return AutogradEngine
 
 
-def _with_secants(model: Any, engine: str) -> type[Engine]:
+def why_no_secants(model: Any, engine: str) -> str | None:
+    """Return why finite propagation cannot run, and what can; None if it can."""
     if engine == "autograd":
-        raise ValueError(
-            f"engine must be 'fused' or 'auto' with rule='secant', got 'autograd'. {REMEDY}"
-        )
+        return f"engine must be 'fused' or 'auto' with rule='secant', got 'autograd'. {REMEDY}"
     if (reason := why_not_fused(model)) is not None:
         families = ", ".join(FAMILIES.values())
-        raise ValueError(
+        return (
             f"rule='secant' must be able to run the model, which it is for plain {families}, but "
             f"{reason}. {REMEDY}"
         )
-    return FusedEngine
+    return None

@@ -101,12 +101,12 @@ def _pad_or_eos(lm: CausalLM) -> int:
     warnings.warn(
         f"no pad token is known, so the baseline is the EOS token {eos}. "
         "Pass tokenizer=, or baseline= with a token id, to choose another.",
-        stacklevel=_depth_of_the_caller(),
+        stacklevel=depth_of_the_caller(),
     )
     return eos
 
 
-def _depth_of_the_caller() -> int:
+def depth_of_the_caller() -> int:
     """How many frames above the one that asks stands code from outside this package."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("segattr."):

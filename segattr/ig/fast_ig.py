@@ -9,6 +9,7 @@ Axes: ``K`` path points, ``T`` tokens, ``D`` hidden size.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ from torch import Tensor
 from segattr.attribution import Attribution
 from segattr.checks import require_word
 from segattr.engine import ENGINES, CausalLM
-from segattr.engine.choice import engine_class
+from segattr.engine.choice import engine_class, why_no_secants
 from segattr.engine.ends import PathEnds
 from segattr.engine.ops import choose
 from segattr.engine.planner import Planner
-from segattr.ig.baseline import Baseline
+from segattr.ig.baseline import Baseline, depth_of_the_caller
 from segattr.ig.choice import rule_of
 from segattr.ig.path import SCOPES, Path, path_ends
-from segattr.ig.rules import DIFFERENCES, PAPER, IntegrationRule
+from segattr.ig.rules import DIFFERENCES, PAPER, Adaptive, IntegrationRule
 from segattr.scores import SegmentScorer
 from segattr.trace import EncodedTrace, Trace
 
@@ -42,12 +43,12 @@ class FastIG:
     also after an exception.
 
     Args:
-        model: A transformers causal LM that the fused engine runs, also under ``torch.compile`` or
-            data-parallel wrappers; or any with ``rule="auto"``, also under peft, quantised, or
-            spread with ``device_map``.
+        model: Any transformers causal LM, also under peft, ``torch.compile`` or data-parallel
+            wrappers, quantised, or spread with ``device_map``.
         tokenizer: For traces given as text; ``None`` loads the one at ``model.name_or_path``.
         rule: ``None`` means ``"secant"``: finite propagation, see `Secant`, which needs no
-            gradients. For Integrated Gradients, where they are evaluated: ``"auto"`` (9 path
+            gradients; or ``"auto"``, with a warning, where the fused engine cannot run the model or
+            is not to. For Integrated Gradients, where they are evaluated: ``"auto"`` (9 path
             points, then more where the integrand is rough, until the kept segments are expected to
             agree with those of the exact integral), ``"riemann"`` (the paper's Eq. 2),
             ``"linspace"`` (its released code), ``"midpoint"``, ``"trapezoid"``,
@@ -115,9 +116,10 @@ class FastIG:
             "max_evaluations": max_evaluations,
             "agreement": agreement,
         }
-        self.rule = rule_of(rule, steps=steps, scorer=scorer, **limits)
-        self.scorer = self.rule.scorer or scorer  # a fixed rule has none, but `fit_rule` asks
+        made = rule_of(rule, steps=steps, scorer=scorer, **limits)
         self.lm = CausalLM(model, tokenizer, dtype, max_length)
+        self.rule = made if rule else _possible_default(made, self.lm.model, engine, scorer)
+        self.scorer = self.rule.scorer or scorer  # a fixed rule has none, but `fit_rule` asks
         self.baseline = Baseline(baseline, self.lm)
         self.rule.require(self.lm.model, str(self.baseline), scope)
         self.scope = scope
@@ -252,3 +254,14 @@ class FastIG:
             "backend": path.engine.backend,
             "strip_final_answer": self.strip_final_answer,
         }
+
+
+def _possible_default(
+    default: IntegrationRule, model: Any, engine: str, scorer: SegmentScorer | None
+) -> IntegrationRule:
+    """The default rule, or Integrated Gradients, with a warning, where it cannot run."""
+    if (reason := why_no_secants(model, engine)) is None:
+        return default
+    said = f"Integrated Gradients are computed instead of finite propagation: {reason}"
+    warnings.warn(said, stacklevel=depth_of_the_caller())
+    return Adaptive(scorer or PAPER)

@@ -224,15 +224,27 @@ UNFUSED = [
 
 
 @pytest.mark.parametrize(("change", "settings", "reason"), UNFUSED)
-def test_what_the_default_cannot_run_is_told_what_can(change, settings, reason, trace):
+def test_what_it_cannot_run_is_told_what_can(change, settings, reason):
     model = change(make_model("llama"))
-    remedy = (
-        r"\. Pass rule='auto'\. That is Integrated Gradients, for any causal LM; the default is"
-    )
+    remedy = r"\. Pass rule='auto'\. That is Integrated Gradients, for any causal LM\."
     with pytest.raises(ValueError, match=rf"rule='secant'.*{reason}.*{remedy}"):
-        FastIG(model, **settings)
-    attribution = FastIG(model, rule="auto", max_evaluations=9, **settings).attribute(trace)
-    assert attribution.settings["engine"] == "autograd"
+        FastIG(model, rule="secant", **settings)
+
+
+@pytest.mark.parametrize(("change", "settings", "reason"), UNFUSED)
+def test_the_default_says_where_it_gives_way_to_integrated_gradients(
+    change, settings, reason, trace
+):
+    model = change(make_model("llama"))
+    said = rf"Integrated Gradients are computed instead of finite propagation: .*{reason}"
+    with pytest.warns(UserWarning, match=said) as caught:
+        ig = FastIG(model, **settings)
+    assert [warning.filename for warning in caught] == [__file__]
+    named = FastIG(model, rule="auto", **settings)
+    assert (ig.rule, ig.scope) == (named.rule, named.scope)
+    got, expected = ig.attribute(trace), named.attribute(trace)
+    assert (got.method, got.settings["engine"]) == ("integrated-gradients", "autograd")
+    assert torch.equal(got.token_scores, expected.token_scores)
 
 
 def test_hooks_that_come_later_are_refused_then(trace):
