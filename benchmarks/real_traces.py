@@ -30,7 +30,6 @@ FILES = {
     "QwQ": "dependency-graph-qwq-32b-preview.jsonl",
     "R1": "counterfactual-deepseek-r1-distill-llama-8b.jsonl",
 }
-NEWLINE = "\n"
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,8 @@ def load_traces(model: str, folder: Path) -> dict[str, RealTrace]:
 
 @cache
 def make_ig(model: str, scope: str, baseline: str) -> FastIG:
-    """The engine of a case; its baseline may also be ``"newline"``."""
-    causal_lm, tokenizer = load(model)
-    start: str | int = baseline
-    if baseline == "newline":
-        (start,) = tokenizer.encode(NEWLINE, add_special_tokens=False)
-    return FastIG(causal_lm, tokenizer, baseline=start, scope=scope, scorer=SCORER, rule="auto")
+    """The engine of a case."""
+    return FastIG(*load(model), baseline=baseline, scope=scope, scorer=SCORER, rule="auto")
 
 
 def encoded(model: str, trace: RealTrace) -> EncodedTrace:

@@ -103,7 +103,7 @@ class PathOptions:
     """Where the path to the trace starts, and what moves along it."""
 
     baseline: Annotated[str, arg(metavar="BASELINE")] = "pad"
-    """Where the path starts: pad, zero, mean (of all embeddings), or a token id."""
+    """Where the path starts: pad, newline, zero, mean (of all embeddings), or a token id."""
     scope: Annotated[
         str,
         arg(

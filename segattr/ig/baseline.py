@@ -15,7 +15,7 @@ from torch import Tensor
 from segattr.checks import require_type
 from segattr.engine.causal_lm import CausalLM
 
-BASELINES = ("pad", "zero", "mean")
+BASELINES = ("pad", "newline", "zero", "mean")
 
 
 class Baseline:
@@ -23,7 +23,8 @@ class Baseline:
 
     Args:
         given: ``"pad"`` (the pad token's embedding, see `CausalLM.pad_token_id`; without a pad
-            token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding table),
+            token the EOS token's, with a warning), ``"newline"`` (a line break's; needs a
+            tokenizer), ``"zero"``, ``"mean"`` (of the embedding table),
             a token id, or a tensor ``[D]``.
         lm: Whose embeddings it is among.
 
@@ -44,6 +45,8 @@ class Baseline:
             self.token_id = given
         elif isinstance(given, str) and given == "pad":
             self.token_id = _pad_or_eos(lm)
+        elif isinstance(given, str) and given == "newline":
+            self.token_id = _newline(lm)
 
     def __str__(self) -> str:
         """Its token, its name, or a hash of its numbers; fitted rules know it by this."""
@@ -87,6 +90,16 @@ def _require_baseline(given: object, rows: int, width: int) -> None:
         raise ValueError(
             f"baseline must be one embedding of shape [{width}], got {list(given.shape)}."
         )
+
+
+def _newline(lm: CausalLM) -> int:
+    ids = lm.load_tokenizer().encode("\n", add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(
+            f"baseline='newline' needs a tokenizer with one token for a line break, got {ids}. "
+            "Pass a token id."
+        )
+    return int(ids[0])
 
 
 def _pad_or_eos(lm: CausalLM) -> int:

@@ -68,8 +68,9 @@ class FastIG:
             9; ``None`` means 129. Points spent by a `Rule` before it gave way are not counted. At
             the limit, ``converged`` is False.
         baseline: Where the path starts: ``"pad"`` (the pad token's embedding, as the paper; without
-            a pad token the EOS token's, with a warning), ``"zero"``, ``"mean"`` (of the embedding
-            table), a token id, or a tensor ``[D]``. Resolved here, once.
+            a pad token the EOS token's, with a warning), ``"newline"`` (a line break's, from where
+            paths of a real model were smoothest), ``"zero"``, ``"mean"`` (of the embedding table),
+            a token id, or a tensor ``[D]``. Resolved here, once.
         scope: What moves along the path: the ``"reasoning"`` only, everything else staying in
             place, which ranks segments better where that is known; or ``"all"`` tokens, as the
             paper.

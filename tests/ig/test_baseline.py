@@ -104,6 +104,26 @@ def test_a_config_that_names_a_pad_token_keeps_it_after_a_text(unpadded, records
     )
 
 
+def test_a_line_break_is_a_token_of_the_tokenizer(demo):
+    model, tokenizer = demo
+    (newline,) = tokenizer.encode("\n", add_special_tokens=False)
+    named = Baseline("newline", CausalLM(model, tokenizer))
+    assert (named.token_id, str(named)) == (newline, f"token {newline}")
+
+
+def test_a_line_break_that_is_no_token_is_refused(demo):
+    class InTwo:
+        pad_token_id = 0
+
+        def encode(self, text, add_special_tokens):
+            return [5, 6] if text == "\n" and not add_special_tokens else [5]
+
+    with pytest.raises(ValueError, match=r"for a line break, got \[5, 6\]\. Pass a token"):
+        Baseline("newline", CausalLM(demo[0], InTwo()))
+    with pytest.raises(ValueError, match="tokenizer must be given"):
+        FastIG(make_model("qwen2"), baseline="newline")
+
+
 def test_baselines_of_another_model_are_refused(model):
     with pytest.raises(ValueError, match=r"one embedding of shape \[32\], got \[16\]"):
         FastIG(model, baseline=torch.zeros(16))
