@@ -103,7 +103,7 @@ evidence-real: .venv/test real-model
 	$(SCORES) --only "(-|pad), (made-up 0[1-8]|$(READ))" --methods "^(?!IG, 129)"
 	$(SCORES) --only "reasoning, newline, (made-up 0[1-8]|$(READ))" \
 	  --methods "^IG, 33|normalised|gradient x input$$|secant, (1|2, mean)|leave"
-	$(SCORES) --only "(-|reasoning, pad), ($(LONG))" --methods "$(MAIN)"
+	$(SCORES) --only "(-|reasoning, (pad|newline)), ($(LONG))" --methods "$(MAIN)"
 	.venv/bin/python benchmarks/evidence_noise.py
 	.venv/bin/python benchmarks/table.py
 
