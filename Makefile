@@ -100,7 +100,8 @@ evidence-real: .venv/test real-model
 	$(INTEGRANDS) --only " pad, $(READ)" --published --refined 129
 	$(INTEGRANDS) --only "(mean|newline), $(READ)" --points 65
 	$(INTEGRANDS) --only " pad, QwQ math_2" --published --refined 129
-	$(SCORES) --only "(-|pad), (made-up 0[1-8]|$(READ))" --methods "^(?!IG, 129)"
+	$(SCORES) --only "(-|pad), $(READ)"
+	$(SCORES) --only "(-|pad), made-up 0[1-8]" --methods "^(?!IG, 129)"
 	$(SCORES) --only "reasoning, newline, (made-up 0[1-8]|$(READ))" \
 	  --methods "^IG, 33|normalised|gradient x input$$|secant, (1|2, mean)|leave"
 	$(SCORES) --only "(-|reasoning, (pad|newline)), ($(LONG))" --methods "$(MAIN)"

@@ -87,17 +87,23 @@ def known_about(case: Case, name: str, store: Path, labelled: Path) -> Iterator[
             yield {"group": row["group"], "kind": str(case), "trace": name, **row}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def make_parser(description: str, results: str) -> argparse.ArgumentParser:
+    """Return a parser of what every run over the cases is asked."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--model", default="SmolLM2", help="or bundled")
     parser.add_argument("--only", default="", help="cases whose name has a match of this pattern")
+    parser.add_argument("--store", type=Path, default=STORE)
+    parser.add_argument("--labelled", type=Path, default=LABELLED)
+    parser.add_argument("--results", type=Path, default=HERE / "results" / results)
+    parser.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "integrands.json")
     parser.add_argument("--points", type=int, default=129, help="equally spaced, 2^n + 1; 0: none")
     parser.add_argument("--published", action="store_true", help="its 50 points, too")
     parser.add_argument("--refined", type=int, default=0, help="so many of refinement, too")
-    parser.add_argument("--store", type=Path, default=STORE)
-    parser.add_argument("--labelled", type=Path, default=LABELLED)
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "integrands.json")
-    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     arguments.store.mkdir(exist_ok=True)

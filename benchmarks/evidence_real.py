@@ -12,7 +12,6 @@ asked for less, goes on there. benchmarks/README.md has the tables.
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 import transformers
 from candidates import CANDIDATES, View
-from evidence_integrands import BASELINES, LABELLED, SCOPES, STORE, Case, open_path
+from evidence_integrands import BASELINES, SCOPES, Case, make_parser, open_path
 from evidence_secant import measure_all, read
 from evidence_traces import SCORER
 from measured import Results
@@ -32,7 +31,6 @@ from real_traces import RealTrace, load_traces
 from torch import Tensor
 from yardsticks import logprob_without
 
-HERE = Path(__file__).parent
 # How many of the strongest segments go, or stay alone, as shares.
 CUTS = (0.25, 0.5)
 Row = dict[str, Any]
@@ -116,14 +114,8 @@ def tasks_of(model: str, labelled: Path, only: str, wanted: str) -> Iterator[Tas
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="SmolLM2", help="or bundled")
-    parser.add_argument("--only", default="", help="cases whose name has a match of this pattern")
+    parser = make_parser(__doc__, "real.json")
     parser.add_argument("--methods", default="", help="methods whose name has a match of this")
-    parser.add_argument("--store", type=Path, default=STORE)
-    parser.add_argument("--labelled", type=Path, default=LABELLED)
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "real.json")
-    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     arguments.store.mkdir(exist_ok=True)

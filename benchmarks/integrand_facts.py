@@ -15,9 +15,9 @@ import torch
 from stored_path import Points, StoredPath
 from torch import Tensor
 
-from segattr import EncodedTrace, SegmentScorer
+from segattr import EncodedTrace
 from segattr.attribution import completeness_gap
-from segattr.ig import Adaptive
+from segattr.ig.rules import PAPER, Adaptive
 from segattr.quadrature.fixed import nodes_and_weights
 from segattr.quadrature.level import Level
 from segattr.quadrature.refinement import COARSEST, Refinement, refine
@@ -28,7 +28,6 @@ PUBLISHED_POINTS = torch.linspace(0, 1, 50, dtype=torch.float64)
 NESTED = ("riemann", "linspace", "trapezoid", "midpoint")
 BUDGETS = (17, 33, 65, 129)
 AGREEMENTS, LIMITS = (0.8, 0.9, 0.95, 1.0), (65, 129)
-PAPER = SegmentScorer()
 # Equally spaced points of a path whose shape is told, and of one that rules are judged on.
 FEWEST, ENOUGH = 65, 129
 # F moves so little of its way in what is called idle.
@@ -140,10 +139,8 @@ def autos_of(path: StoredPath, encoded: EncodedTrace) -> Iterator[Row]:
     truth, change = truth_of(points), change_of(points)
     for agreement in AGREEMENTS:
         for most in LIMITS:
-            before, rule = (
-                path.evaluations,
-                Adaptive(PAPER, agreement=agreement, max_evaluations=most),
-            )
+            before = path.evaluations
+            rule = Adaptive(PAPER, agreement=agreement, max_evaluations=most)
             try:
                 found = rule.integrate(path, encoded.segments)
             except KeyError:  # it was not refined so far

@@ -54,7 +54,6 @@ def test_a_trace_of_the_models_own_takes_some_steps_to_the_answer(trace):
 
 def test_there_are_enough_traces():
     assert len(OWN) >= 8
-    assert len(list(real_traces.read_bundled("made-up"))) >= 12
 
 
 def test_labelled_traces_are_cut_where_the_labels_are(tmp_path):
@@ -127,7 +126,8 @@ def test_candidates_that_take_gradients_run_on_both_engines(view, name):
     )
     score = candidates.CANDIDATES[name].score
     expected = score(view)
-    assert (score(other) - expected).norm() <= 1e-3 * expected.norm()
+    # transformers takes norms in float32.
+    assert (score(other) - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_integrated_gradients_are_the_trapezoids_of_the_package(view):
@@ -231,7 +231,7 @@ def test_the_rows_of_a_real_path_are_those_in_the_table(real):
     ]
     assert len(rows) == len(wanted) > 30
     for found, row in zip(rows, wanted, strict=True):
-        assert found == {key: pytest.approx(value, rel=1e-3) if isinstance(value, float) else value
+        assert found == {key: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
                          for key, value in row.items()}  # fmt: skip
 
 
